@@ -1,0 +1,134 @@
+/* p2pd-lua, the program: a Lua state, the loop, and the script's body as its first task. What the
+ * arguments mean is decided in lua/p2pd/main.lua. */
+#include "bindings/interrupt.h"
+#include "bindings/module.h"
+#include "bindings/source.h"
+#include "bindings/task.h"
+
+#include <lualib.h>
+#include <luv/luv.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Takes the relative entries out of package.path or .cpath: what lies in the current folder is not
+ * loaded by surprise. */
+static void drop_relative(lua_State *L, const char *field) {
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, field);
+    const char *path = lua_tostring(L, -1);
+    luaL_Buffer kept;
+    luaL_buffinit(L, &kept);
+    bool any = false;
+    for (const char *end; *path; path = *end ? end + 1 : end) {
+        end = path + strcspn(path, ";");
+        if (*path != '/')
+            continue;
+        if (any)
+            luaL_addchar(&kept, ';');
+        luaL_addlstring(&kept, path, (size_t)(end - path));
+        any = true;
+    }
+    luaL_pushresult(&kept);
+    lua_setfield(L, -3, field);
+    lua_pop(L, 2);
+}
+
+/* Where there is no task to tell (a luv callback of the script's), the error is printed and the
+ * program ends with status 1 when it ends. luv's own way would be to exit on the spot. */
+static int call_from_luv(lua_State *L, int arguments, int results, int flags) {
+    (void)flags;
+    int base = lua_gettop(L) - arguments;
+    lua_getglobal(L, "debug");
+    lua_getfield(L, -1, "traceback");
+    lua_remove(L, -2);
+    lua_insert(L, base);
+    int status = lua_pcall(L, arguments, results, base);
+    lua_remove(L, base);
+    if (status == LUA_OK)
+        return results == LUA_MULTRET ? lua_gettop(L) - base + 1 : results;
+    runtime_of(L)->failures++;
+    fprintf(stderr, "p2pd-lua: in a callback: %s\n", luaL_tolstring(L, -1, NULL));
+    lua_settop(L, base - 1);
+    return -status;
+}
+
+static void push_arguments(lua_State *L, char **argv) {
+    lua_newtable(L);
+    for (int i = 0; argv[i]; i++) {
+        lua_pushstring(L, argv[i]);
+        lua_rawseti(L, -2, i);
+    }
+}
+
+/* Prints why the task did not end well; a task that was cancelled did as it was told. */
+static int status_of(lua_State *L, struct task *task, int index) {
+    if (task->state == TASK_DONE)
+        return (int)lua_tointeger(task->thread, 1);
+    if (task->state == TASK_FAILED) {
+        task_push_traceback(L, index);
+        fprintf(stderr, "p2pd-lua: %s\n", lua_tostring(L, -1));
+    }
+    return EXIT_FAILURE;
+}
+
+static int report_deadlock(lua_State *L, struct runtime *runtime) {
+    fprintf(stderr, "p2pd-lua: EDEADLOCK: every task waits, and nothing is left that could wake "
+                    "one\n");
+    for (struct task *task = runtime->live; task; task = task->next_live) {
+        luaL_traceback(L, task->thread, NULL, 0);
+        fprintf(stderr, "task %u waits here: %s\n", task->id, lua_tostring(L, -1));
+        lua_pop(L, 1);
+    }
+    return EXIT_FAILURE;
+}
+
+static int program(lua_State *L) {
+    char **argv = lua_touserdata(L, 1);
+    luaL_openlibs(L);
+    drop_relative(L, "path");
+    drop_relative(L, "cpath");
+    luv_set_callback(L, call_from_luv);
+    source_install(L);
+    luaL_requiref(L, "p2pd.core", luaopen_p2pd_core, 0);
+    struct runtime *runtime = runtime_of(L);
+    if (interrupt_install(L) != 0)
+        return luaL_error(L, "the signal handlers could not be installed");
+    if (source_load(L, "lua/p2pd/main.lua") != LUA_OK)
+        return lua_error(L);
+    push_arguments(L, argv);
+    struct task *task = task_spawn(L, 1);
+    int index = lua_gettop(L), status;
+    bool stuck = runtime_run(runtime, task) != 0;
+    if (!stuck && task->state == TASK_DONE && !interrupt_signal()) /* others may still be at work */
+        stuck = runtime_drain(runtime) != 0;
+    status = stuck && !interrupt_signal() ? report_deadlock(L, runtime) : 0;
+    task_cancel_all(runtime);
+    runtime_drain(runtime);
+    if (!stuck)
+        status = status_of(L, task, index);
+    if (interrupt_signal())
+        status = 128 + interrupt_signal();
+    else if (status == 0 && runtime->failures)
+        status = EXIT_FAILURE;
+    lua_pushinteger(L, status);
+    return 1;
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    lua_State *L = luaL_newstate();
+    if (!L) {
+        fprintf(stderr, "p2pd-lua: not enough memory to start\n");
+        return EXIT_FAILURE;
+    }
+    lua_pushcfunction(L, program);
+    lua_pushlightuserdata(L, argv);
+    int status = EXIT_FAILURE;
+    if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+        status = (int)lua_tointeger(L, -1);
+    else
+        fprintf(stderr, "p2pd-lua: %s\n", lua_tostring(L, -1));
+    lua_close(L);
+    return status;
+}

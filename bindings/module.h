@@ -1,0 +1,19 @@
+/* module: the C side of the library as one Lua module, p2pd.core.
+ *
+ * Provides  luaopen_p2pd_core and what the open_… functions share; open_… leave one table
+ * Uses      every other unit of bindings/, luv */
+#ifndef BINDINGS_MODULE_H
+#define BINDINGS_MODULE_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+int luaopen_p2pd_core(lua_State *L);
+
+/* Makes the metatable `name` with methods under __index and the metamethods beside it. */
+void module_type(lua_State *L, const char *name, const luaL_Reg methods[],
+                 const luaL_Reg metamethods[]);
+
+int open_task(lua_State *L);
+
+#endif

@@ -1,0 +1,171 @@
+-- task: what scripts do with tasks, in terms of core.task's spawn, wait, cancel and conditions.
+local core = require "p2pd.core"
+
+local M = {
+  spawn = core.task.spawn,
+  sleep = core.task.sleep,
+  current = core.task.current,
+  list = core.task.list,
+  now = core.task.now,
+  run = core.task.run,
+  condition = core.task.condition,
+  cancelled = core.task.cancelled,
+}
+
+--- Whether an error that a pcall caught is a task's cancellation.
+function M.is_cancelled(err)
+  return rawequal(err, M.cancelled)
+end
+
+local function check_functions(functions, level)
+  if type(functions) ~= "table" or #functions == 0 then
+    error("a list of functions is expected", level + 1)
+  end
+  for i, f in ipairs(functions) do
+    if type(f) ~= "function" then
+      error(("entry %d is a %s, not a function"):format(i, type(f)), level + 1)
+    end
+  end
+end
+
+-- Tasks that end with the scope that they were started in: whatever leaves it cancels those that are left and waits
+-- for them, so that none outlives the call that needed it.
+local group = {}
+group.__index = group
+
+function group.__close(self)
+  for _, task in ipairs(self) do task:cancel() end
+  for _, task in ipairs(self) do pcall(task.wait, task) end
+end
+
+function group:spawn(f, ...)
+  local task = core.task.spawn(f, ...):observe()
+  self[#self + 1] = task
+  return task
+end
+
+--- A scope for tasks: `local group <close> = task.group()`; `group:spawn(f, ...)`.
+function M.group()
+  return setmetatable({}, group)
+end
+
+--- Runs the functions side by side. The first that returns something true wins: the others are cancelled and waited
+--- for, then its values are returned. When none does, the last one's failure is returned. An error in any ends all.
+---@param functions function[]
+---@return any ...
+function M.race(functions)
+  check_functions(functions, 2)
+  local tasks <close> = M.group()
+  local ended, changed = {}, core.task.condition()
+  for _, f in ipairs(functions) do
+    tasks:spawn(function()
+      local result = table.pack(pcall(f))
+      ended[#ended + 1] = result
+      changed:signal()
+      if not result[1] and M.is_cancelled(result[2]) then error(result[2], 0) end
+    end)
+  end
+  local seen = 0
+  while true do
+    while seen < #ended do
+      seen = seen + 1
+      local result = ended[seen]
+      if not result[1] and not M.is_cancelled(result[2]) then error(result[2], 0) end
+      if result[1] and result[2] or seen == #functions then
+        return table.unpack(result, 2, result.n)
+      end
+    end
+    changed:wait()
+  end
+end
+
+--- Runs the function for at most so many seconds.
+---@param seconds number
+---@param f function
+---@return any ... what f returns, or nil, message, "ETIMEDOUT"
+function M.timeout(seconds, f, ...)
+  if type(seconds) ~= "number" or seconds < 0 then error("a time is a number of seconds, zero or more", 2) end
+  if type(f) ~= "function" then error("a function is expected, not a " .. type(f), 2) end
+  local tasks <close> = M.group()
+  local task = tasks:spawn(f, ...)
+  local result = table.pack(task:wait(seconds))
+  local status = task:status()
+  if status ~= "done" and status ~= "cancelled" then
+    return nil, ("ETIMEDOUT: it took longer than %g s"):format(seconds), "ETIMEDOUT"
+  end
+  return table.unpack(result, 1, result.n)
+end
+
+-- Channels --------------------------------------------------------------------------------------------------------
+
+local channel = {}
+channel.__index = channel
+channel.__name = "p2pd.channel"
+
+--- A queue between tasks: `send` parks while it holds `capacity` values, `recv` while it holds none.
+---@param capacity? integer 1 unless given
+function M.channel(capacity)
+  capacity = capacity or 1
+  if math.type(capacity) ~= "integer" or capacity < 1 then error("a capacity is a whole number from 1 on", 2) end
+  return setmetatable({
+    capacity = capacity, first = 1, last = 0, closed = false,
+    filled = core.task.condition(), emptied = core.task.condition(),
+  }, channel)
+end
+
+local function remaining(deadline)
+  return deadline and math.max(0, deadline - core.task.now())
+end
+
+---@param value any not nil
+---@param timeout? number seconds
+---@return boolean? sent, string? message, string? code
+function channel:send(value, timeout)
+  if value == nil then error("nil cannot be sent: it is what recv returns at the end", 2) end
+  local deadline = timeout and core.task.now() + timeout
+  while not self.closed and self.last - self.first + 1 >= self.capacity do
+    local ok, message, code = self.emptied:wait(remaining(deadline))
+    if not ok then return nil, message, code end
+  end
+  if self.closed then return nil, "ECLOSED: the channel was closed", "ECLOSED" end
+  self.last = self.last + 1
+  self[self.last] = value
+  self.filled:signal(1)
+  return true
+end
+
+---@param timeout? number seconds
+---@return any value, string? message, string? code
+function channel:recv(timeout)
+  local deadline = timeout and core.task.now() + timeout
+  while self.last < self.first do
+    if self.closed then return nil, "EOF: the channel was closed", "EOF" end
+    local ok, message, code = self.filled:wait(remaining(deadline))
+    if not ok then return nil, message, code end
+  end
+  local value = self[self.first]
+  self[self.first] = nil
+  self.first = self.first + 1
+  self.emptied:signal(1)
+  return value
+end
+
+--- What is in it can still be received; after that recv returns nil.
+function channel:close()
+  self.closed = true
+  self.filled:signal()
+  self.emptied:signal()
+end
+
+channel.__close = channel.close
+
+--- How many values wait to be received.
+function channel:__len()
+  return self.last - self.first + 1
+end
+
+function channel:__tostring()
+  return ("channel (%d of %d%s)"):format(#self, self.capacity, self.closed and ", closed" or "")
+end
+
+return M

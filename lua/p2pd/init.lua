@@ -13,19 +13,17 @@ local M = {
   is_cancelled = task.is_cancelled,
 }
 
+--- Starts a node: see p2pd.NodeOptions.
+function M.node(options)
+  return require("p2pd.node").open(options)
+end
+
 -- The other parts are loaded when they are first asked for: a script that only sleeps starts at once.
-local parts = {
-  address = "p2pd.address",
-  node = "p2pd.node",
-  pipeline = "p2pd.pipeline",
-  settings = "p2pd.settings",
-}
+local parts = { address = "p2pd.address", pipeline = "p2pd.pipeline", settings = "p2pd.settings" }
 
 return setmetatable(M, {
   __index = function(self, key)
-    local name = parts[key]
-    if not name then return nil end
-    local part = require(name)
+    local part = parts[key] and require(parts[key])
     rawset(self, key, part)
     return part
   end,

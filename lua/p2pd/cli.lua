@@ -1,0 +1,178 @@
+-- cli: what the built-in programs share: options, events in words or JSON, exit statuses.
+local cjson = require "cjson"
+local luv = require "luv"
+local stdio = require "p2pd.stdio"
+local task = require "p2pd.task"
+
+local M = { OK = 0, FAILED = 1, USAGE = 2, BROKEN = 3 }
+
+local common = {
+  { "--settings", "FILE", "read the servers from FILE instead of ~/.config/p2pd-lua/settings.lua" },
+  { "--key", "FILE", "the node's key (made at first use) instead of the user's own" },
+  { "--bind", "IP", "listen on this address alone" },
+  { "--json", nil, "tell each event as one JSON object a line on standard error" },
+  { "--help", nil, "print this text" },
+}
+
+local function print_help(program, options)
+  local lines = { "usage: p2pd-lua " .. program.usage, "", program.about, "" }
+  for _, option in ipairs(options) do
+    local left = option[1] .. (option[2] and " " .. option[2] or "")
+    lines[#lines + 1] = ("  %-26s %s"):format(left, option[3])
+  end
+  if program.epilogue then
+    lines[#lines + 1] = ""
+    lines[#lines + 1] = program.epilogue
+  end
+  print(table.concat(lines, "\n"))
+end
+
+local function number(text, name, low, high)
+  local value = tonumber(text)
+  if not value or value < low or value > high then
+    return nil, ("%s is a number from %g to %g, not '%s'"):format(name, low, high, text)
+  end
+  return value
+end
+
+--- Parses the arguments of a program. Where the program should end instead, returns nil and its exit status.
+---@param program {name: string, usage: string, about: string, options: table[], operands: integer}
+---@param arguments string[]
+---@return table? values option values by name without dashes, operands by position
+---@return integer? status
+function M.parse(program, arguments)
+  local options, known = {}, {}
+  for _, list in ipairs { program.options or {}, common } do
+    for _, option in ipairs(list) do
+      options[#options + 1] = option
+      known[option[1]] = option
+    end
+  end
+  local values, place, only_operands = {}, 1, false
+  local function usage(message)
+    io.stderr:write(("p2pd-lua %s: %s\nusage: p2pd-lua %s\n"):format(program.name, message, program.usage))
+    return nil, M.USAGE
+  end
+  while arguments[place] do
+    local argument = arguments[place]
+    local name, value = argument:match "^(%-%-[%w-]+)=(.*)$"
+    local option = known[name or argument]
+    if only_operands or argument:sub(1, 1) ~= "-" or argument == "-" then
+      values[#values + 1] = argument
+    elseif argument == "--" then
+      only_operands = true
+    elseif argument == "--help" or argument == "-h" then
+      print_help(program, options)
+      return nil, M.OK
+    elseif not option then
+      return usage(("unknown option '%s'"):format(argument))
+    else
+      if option[2] and not value then
+        place = place + 1
+        value = arguments[place]
+        if not value then return usage(("%s needs a %s"):format(option[1], option[2])) end
+      elseif value and not option[2] then
+        return usage(("%s takes no value"):format(option[1]))
+      end
+      if option.range then
+        local why
+        value, why = number(value, option[1], option.range[1], option.range[2])
+        if not value then return usage(why) end
+      end
+      values[option[1]:sub(3)] = value or true
+    end
+    place = place + 1
+  end
+  if #values ~= (program.operands or 0) then
+    return usage(#values < program.operands and "an operand is missing"
+      or ("'%s' is one operand too many"):format(values[(program.operands or 0) + 1]))
+  end
+  return values
+end
+
+--- Returns a function that tells events on standard error: `tell("pipe", fields, "words for a person")`.
+---@param json boolean?
+function M.teller(json)
+  return function(event, fields, words)
+    if json then
+      fields.event = event
+      io.stderr:write(cjson.encode(fields), "\n")
+    elseif words then
+      io.stderr:write(words, "\n")
+    end
+  end
+end
+
+local function bar(ok, skipped)
+  return skipped and "-" or ok and "+" or "x"
+end
+
+--- Tells how one rung of an attempt went.
+function M.tell_rung(tell, rung)
+  local fields = {}
+  for _, key in ipairs { "name", "ok", "code", "ms", "message", "skipped" } do fields[key] = rung[key] end
+  if fields.ms then fields.ms = math.floor(fields.ms + 0.5) end
+  tell("rung", fields, ("%s %-8s %6.1f ms  %s"):format(bar(rung.ok, rung.skipped), rung.name, rung.ms or 0,
+    rung.skipped or rung.message or (rung.ok and "connected" or rung.code or "")))
+end
+
+--- Tells of a pipe.
+function M.tell_pipe(tell, pipe, ms)
+  tell("pipe", {
+    strategy = pipe.strategy, ms = ms and math.floor(ms + 0.5), remote = pipe.remote, peer = pipe.peer,
+  }, ("pipe by %s with %s%s"):format(pipe.strategy, pipe.remote, ms and (" in %.1f ms"):format(ms) or ""))
+end
+
+--- Node options from parsed arguments.
+function M.node_options(values, tell, more)
+  local options = {
+    settings = values.settings, key = values.key, bind = values.bind,
+    port = values.port and math.tointeger(values.port),
+    on_notice = function(text) tell("notice", { message = text }, "p2pd-lua: " .. text) end,
+  }
+  for key, value in pairs(more or {}) do options[key] = value end
+  return options
+end
+
+--- Ends a program that could not do its work.
+function M.fail(tell, program, message, code, status)
+  tell("failed", { message = message, code = code }, ("p2pd-lua %s: %s"):format(program, message))
+  return status or M.FAILED
+end
+
+--- Joins a pipe to standard input and output until both directions have ended.
+---@param pipe userdata
+---@return integer status, string? message, string? code
+function M.join(pipe)
+  local input, output <close> = stdio.reader(0), stdio.writer(1)
+  local tasks <close> = task.group()
+  local sending = tasks:spawn(function()
+    local guard <close> = input -- luacheck: ignore
+    while true do
+      local data, message, code = input:read()
+      if not data and code == "EOF" then return pipe:shutdown() end
+      if not data then return nil, message, code end
+      local ok
+      ok, message, code = pipe:send(data)
+      if not ok then return nil, message, code end
+    end
+  end)
+  while true do
+    local data, message, code = pipe:recv()
+    if not data and code == "EOF" then break end
+    if not data then return M.BROKEN, message, code end
+    local ok
+    ok, message, code = output:write(data)
+    if not ok then
+      pipe:close()
+      return M.BROKEN, message, code
+    end
+  end
+  output:flush()
+  if luv.guess_handle(0) == "tty" then return M.OK end -- the person need not end the input by hand
+  local ok, message, code = sending:wait()
+  if not ok then return M.BROKEN, message, code end
+  return M.OK
+end
+
+return M

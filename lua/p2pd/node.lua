@@ -1,0 +1,335 @@
+-- node: one identity on the network: it listens, is found through its brokers, and connects to others.
+local core = require "p2pd.core"
+local address = require "p2pd.address"
+local brokers = require "p2pd.brokers"
+local context = require "p2pd.context"
+local network = require "p2pd.network"
+local pipeline = require "p2pd.pipeline"
+local report = require "p2pd.report"
+local settings = require "p2pd.settings"
+local signaling = require "p2pd.signaling"
+local task = require "p2pd.task"
+
+local M = {}
+
+local OWN_BROKERS = 3        -- on which a node is to be found
+local SPARE_BROKERS = 3      -- tried as well when none of those can be reached
+local BROKER_PATIENCE = 3    -- seconds that a new node waits for its first broker
+local CONNECT_TIMEOUT = 20   -- seconds, unless the caller says otherwise
+local RESPOND_TIMEOUT = 20
+local MAX_RESPONDING = 16    -- requests of strangers at one time
+local REQUESTS, PER = 3, 60  -- that one peer may make us dial, in so many seconds
+local MAX_PEERS = 256        -- whose requests are counted
+local ACCEPTED = 128         -- pipes that wait for accept()
+
+local node = {}
+node.__index = node
+node.__name = "p2pd.node"
+
+local function check_options(options, known, level)
+  if options ~= nil and type(options) ~= "table" then error("the options are a table", level + 1) end
+  for key, value in pairs(options or {}) do
+    local kind = known[key]
+    if not kind then error(("unknown option '%s'"):format(tostring(key)), level + 1) end
+    if not (" " .. kind .. " "):find(" " .. type(value) .. " ", 1, true) then
+      error(("option '%s' is a %s, not a %s"):format(key, type(value), (kind:gsub(" ", " or "))), level + 1)
+    end
+  end
+  return options or {}
+end
+
+-- Runs a task of the node's own; it ends with the node.
+local function spawn(self, f, ...)
+  local own
+  own = task.spawn(function(...)
+    local _ <close> = setmetatable({}, { __close = function() self.tasks[own] = nil end })
+    f(...)
+  end, ...)
+  self.tasks[own] = true
+  return own
+end
+
+-- What arrives --------------------------------------------------------------------------------
+
+local function allowed(self, peer)
+  if not self.allow then return true end
+  local ok, answer = pcall(self.allow, peer)
+  if ok then return answer end
+  if task.is_cancelled(answer) then error(answer, 0) end
+  io.stderr:write(("p2pd-lua: allow() failed, so the peer is refused: %s\n"):format(tostring(answer)))
+  return false
+end
+
+-- Hands a proven and committed pipe to accept().
+local function hand_out(self, pipe, strategy)
+  pipe.strategy = strategy
+  if not self.arrived:send(pipe, 0) then pipe:close() end
+end
+
+local function accept_direct(self)
+  while true do
+    local pipe = self.listener:accept()
+    if not pipe then return end
+    if self.listens and allowed(self, pipe.peer) then
+      hand_out(self, pipe, "direct")
+    else
+      pipe:close()
+    end
+  end
+end
+
+--- Yields the pipes that arrive, until the node is closed: `for pipe in node:accept() do`.
+function node:accept()
+  return function()
+    return (self.arrived:recv())
+  end
+end
+
+-- What others ask for -------------------------------------------------------------------------
+
+-- Whether the peer may ask once more: REQUESTS in PER seconds.
+local function within_rate(self, peer)
+  local now, counted = task.now(), self.requests[peer]
+  if not counted then
+    if self.counted_peers >= MAX_PEERS then self.requests, self.counted_peers = {}, 0 end
+    counted = {}
+    self.requests[peer], self.counted_peers = counted, self.counted_peers + 1
+  end
+  while counted[1] and now - counted[1] > PER do table.remove(counted, 1) end
+  if #counted >= REQUESTS then return false end
+  counted[#counted + 1] = now
+  return true
+end
+
+local function means_of(self, peer)
+  local own_means = {}
+  function own_means.dial(options)
+    return core.pipe.dial {
+      identity = self.identity, expect = peer.node_id, role = options.role, token = options.token,
+      ip = options.ip, port = options.port, local_ip = options.local_ip, timeout = options.timeout,
+    }
+  end
+  function own_means.expect(token)
+    return self.listener:expect(token, peer.node_id)
+  end
+  function own_means.send(fields)
+    fields.from = self:address()
+    return self.signaling:send(peer, fields)
+  end
+  function own_means.request(fields, timeout)
+    fields.from = self:address()
+    return self.signaling:request(peer, fields, timeout)
+  end
+  function own_means.reply(message, fields)
+    fields.from = self:address()
+    return self.signaling:reply(peer, message, fields)
+  end
+  function own_means.prefixes() return self.network.prefixes end
+  function own_means.loopback_only() return self.network.loopback_only end
+  return own_means
+end
+
+local function respond(self, strategy, peer, message)
+  local ctx = context.new {
+    peer = peer, own = self.parsed, role = "respond", attempt = message.attempt, means = means_of(self, peer),
+    report = report.new(), deadline = task.now() + RESPOND_TIMEOUT,
+  }
+  local pipe = pipeline.respond(strategy, ctx, message)
+  if pipe then hand_out(self, pipe, strategy.name) end
+end
+
+local function on_request(self, peer, message)
+  local strategy = self.listens and pipeline.responder(self.pipeline, message.kind)
+  if not strategy or self.responding >= MAX_RESPONDING or not within_rate(self, peer.node_id) then return end
+  self.responding = self.responding + 1
+  spawn(self, function()
+    local _ <close> = setmetatable({}, { __close = function() self.responding = self.responding - 1 end })
+    if allowed(self, peer.node_id) then respond(self, strategy, peer, message) end
+  end)
+end
+
+-- Connecting ----------------------------------------------------------------------------------
+
+local connect_options = {
+  strategies = "table", pipeline = "table", timeout = "number", on_event = "function",
+}
+
+local function choose_pipeline(self, options)
+  if options.pipeline then return options.pipeline end
+  if options.strategies then return pipeline.restrict(self.pipeline, options.strategies) end
+  return self.pipeline
+end
+
+--- Connects to a peer by the means that its pipeline finds fit.
+---@param to string an address
+---@param options? {strategies: string[]?, pipeline: table?, timeout: number?, on_event: function?}
+---@return userdata? pipe, string? message, string? code
+function node:connect(to, options)
+  options = check_options(options, connect_options, 2)
+  if type(to) ~= "string" then error("an address is expected, not a " .. type(to), 2) end
+  if self.closed then return nil, "ECLOSED: the node was closed", "ECLOSED" end
+  if not to:find("-", 1, true) then
+    return nil, "ENOTSUP: names cannot be looked up; use the address that the peer printed", "ENOTSUP"
+  end
+  local peer, message, code = address.parse(to)
+  if not peer then return nil, message, code end
+  if not peer.ours then
+    return nil, "ENOTSUP: the node ID is not a key of this implementation, so nothing could be proven or sealed",
+      "ENOTSUP"
+  end
+  if peer.node_id == self:id() then return nil, "EINVAL: that is this node's own address", "EINVAL" end
+  local chosen
+  chosen, message, code = choose_pipeline(self, options)
+  if not chosen then return nil, message, code end
+  local attempt = core.identity.random(16)
+  local own_report = report.new { on_event = options.on_event }
+  self.last_report, M.last_report = own_report, own_report
+  self.brokers:use(peer.signal)
+  local _ <close> = setmetatable({}, { __close = function() self.brokers:release(peer.signal) end })
+  local ctx = context.new {
+    peer = peer, own = self.parsed, role = "connect", attempt = attempt, means = means_of(self, peer),
+    report = own_report, deadline = task.now() + (options.timeout or CONNECT_TIMEOUT),
+  }
+  local pipe
+  pipe, message, code = pipeline.run(chosen, ctx)
+  if not pipe then return nil, message, code end
+  local ok
+  ok, message, code = pipe:commit(attempt)
+  if not ok then
+    pipe:close()
+    return nil, message, code
+  end
+  return pipe
+end
+
+-- Opening and closing -------------------------------------------------------------------------
+
+local node_options = {
+  settings = "table string", key = "string", port = "number", allow = "function", bind = "string",
+  listen = "boolean", pipeline = "table", on_notice = "function",
+}
+
+local function open_listener(self, options, notice)
+  local wanted = options.port or core.address.port(self.node_id)
+  local listener, message, code = core.listener.new { identity = self.identity, ip = options.bind, port = wanted }
+  if listener or code ~= "EADDRINUSE" or options.port then return listener, message, code end
+  listener, message, code = core.listener.new { identity = self.identity, ip = options.bind, port = 0 }
+  if listener and options.listen ~= false then
+    notice(("port %d is in use, so this node listens on %d; its address will not outlive a restart")
+      :format(wanted, listener.port))
+  end
+  return listener, message, code
+end
+
+-- The brokers on which this node is to be found: always the same ones for the same key, so that an address outlives a
+-- restart; others only when none of these can be reached.
+local function join_brokers(self, list)
+  local order = core.address.broker_order(self.node_id, #list)
+  local offsets = table.move(order, 1, math.min(OWN_BROKERS, #order), 1, {})
+  self.brokers:use(offsets)
+  if #offsets == 0 or self.brokers:wait(offsets, BROKER_PATIENCE) then return offsets end
+  local spare = table.move(order, OWN_BROKERS + 1, math.min(OWN_BROKERS + SPARE_BROKERS, #order), 1, {})
+  self.brokers:use(spare)
+  if self.brokers:wait(spare, BROKER_PATIENCE) then table.move(spare, 1, #spare, #offsets + 1, offsets) end
+  return offsets
+end
+
+local function start(self, options, notice)
+  local chosen, message, code = settings.load(options.settings)
+  if not chosen then return nil, message, code end
+  self.identity, message, code = core.identity.open { path = options.key, lock = self.listens }
+  if not self.identity then return nil, message, code end
+  self.node_id = self.identity:id()
+  self.signal = core.signal.new { identity = self.identity }
+  self.brokers = brokers.new(self.signal, chosen.mqtt)
+  self.signaling = signaling.new(self.signal, self.brokers, function(...) return on_request(self, ...) end)
+  self.listener, message, code = open_listener(self, options, notice)
+  if not self.listener then return nil, message, code end
+  spawn(self, accept_direct, self)
+  spawn(self, self.signaling.run, self.signaling)
+  local joining = task.spawn(join_brokers, self, chosen.mqtt):observe()
+  self.network, message, code = network.look {
+    bind = options.bind, port = self.listener.port, stun = chosen.stun,
+  }
+  local offsets = joining:wait()
+  if not self.network then return nil, message, code end
+  if #self.brokers:up() == 0 then
+    notice(#offsets == 0 and "no brokers are set, so this node can be reached by its address alone"
+      or "no broker can be reached; they are tried again, and until then only direct connections can come")
+  end
+  self.parsed = {
+    signal = offsets, ipv4 = self.network.ipv4, ipv6 = self.network.ipv6, node_id = self.node_id,
+    machine_id = core.identity.machine_id(),
+  }
+  self.text, message, code = core.address.format(self.parsed)
+  if not self.text then return nil, message, code end
+  return self
+end
+
+local function print_notice(text)
+  io.stderr:write("p2pd-lua: ", text, "\n")
+end
+
+--- Starts a node.
+---@param options? p2pd.NodeOptions
+---@return table? node, string? message, string? code
+function M.open(options)
+  options = check_options(options, node_options, 2)
+  local self = setmetatable({
+    tasks = {}, requests = {}, counted_peers = 0, responding = 0, closed = false,
+    listens = options.listen ~= false, allow = options.allow,
+    pipeline = options.pipeline or pipeline.default(), arrived = task.channel(ACCEPTED),
+  }, node)
+  local _ <close> = setmetatable({}, { __close = function() if not self.text then self:close() end end })
+  return start(self, options, options.on_notice or print_notice)
+end
+
+--- The text that others connect to.
+function node:address()
+  return self.text
+end
+
+--- The node ID: the public key, in base58btc.
+function node:id()
+  return self.node_id
+end
+
+--- A short name for an address; looking names up comes later.
+function node.nickname()
+  return nil, "ENOTSUP: nicknames are not supported by this version", "ENOTSUP"
+end
+
+--- What the brokers in use are doing, and which messages were dropped and why.
+function node:signal_state()
+  return { brokers = self.brokers:state(), counters = self.signal:counters() }
+end
+
+--- Ends everything that the node began; pipes that were handed out live on.
+function node:close()
+  if self.closed then return true end
+  self.closed = true
+  self.arrived:close()
+  while true do
+    local pipe = #self.arrived > 0 and self.arrived:recv()
+    if not pipe then break end
+    pipe:close()
+  end
+  if self.brokers then self.brokers:close() end
+  for own in pairs(self.tasks) do own:cancel() end
+  for own in pairs(self.tasks) do
+    if own ~= task.current() then pcall(own.wait, own) end
+  end
+  if self.listener then self.listener:close() end
+  if self.signal then self.signal:close() end
+  if self.identity then self.identity:close() end
+  return true
+end
+
+node.__close = node.close
+
+function node:__tostring()
+  return ("node %s (%s)"):format(self.node_id or "?",
+    self.closed and "closed" or self.listener and ("port %d"):format(self.listener.port) or "starting")
+end
+
+return M

@@ -1,0 +1,130 @@
+-- settings: which servers a node uses, from a Lua file that can do nothing but return a table.
+local luv = require "luv"
+local servers = require "p2pd.servers"
+
+local M = {}
+
+local MAX_BYTES = 256 * 1024
+local MAX_INSTRUCTIONS = 100000
+
+-- What an entry of each list may hold: the type of each field, `?` when it may be missing.
+local entry = { host = "string", port = "number" }
+local function with(more)
+  local fields = {}
+  for name, kind in pairs(entry) do fields[name] = kind end
+  for name, kind in pairs(more) do fields[name] = kind end
+  return fields
+end
+
+local lists = {
+  mqtt = with { tls = "boolean?", ca = "string?" },
+  stun = entry,
+  turn = with { transport = "string?", user = "string?", password = "string?", realm = "string?" },
+  ntp = entry,
+  names = with { key = "string?" },
+}
+
+local function check_entry(list, place, value)
+  local where = ("%s[%d]"):format(list, place)
+  if type(value) ~= "table" then return nil, where .. " is no table" end
+  for name in pairs(value) do
+    if not lists[list][name] then return nil, ("%s has an unknown field '%s'"):format(where, tostring(name)) end
+  end
+  for name, kind in pairs(lists[list]) do
+    local optional = kind:sub(-1) == "?"
+    if not (optional and value[name] == nil) and type(value[name]) ~= kind:gsub("%?", "") then
+      return nil, ("%s.%s is %s, not a %s"):format(where, name, tostring(value[name]), (kind:gsub("%?", "")))
+    end
+  end
+  if #value.host == 0 or #value.host > 253 then return nil, where .. ".host is no host name" end
+  if math.type(value.port) ~= "integer" or value.port < 1 or value.port > 65535 then
+    return nil, where .. ".port is not from 1 to 65535"
+  end
+  return true
+end
+
+--- Settings from a table: the lists that it gives replace the built-in ones.
+---@param given table
+---@return table? settings, string? message, string? code
+function M.from(given)
+  if type(given) ~= "table" then error("settings are a table", 2) end
+  local settings = {}
+  for name, list in pairs(given) do
+    if not lists[name] then
+      return nil, ("EINVAL: settings: unknown list '%s' (known: mqtt, names, ntp, stun, turn)"):format(tostring(name)),
+        "EINVAL"
+    end
+    if type(list) ~= "table" then return nil, ("EINVAL: settings: %s is no list"):format(name), "EINVAL" end
+    for place, value in pairs(list) do
+      local ok, why = check_entry(name, math.type(place) == "integer" and place or 0, value)
+      if not ok then return nil, "EINVAL: settings: " .. why, "EINVAL" end
+    end
+  end
+  for name in pairs(lists) do settings[name] = given[name] or servers[name] end
+  return settings
+end
+
+local function read(path)
+  local file, message, code = luv.fs_open(path, "r", 0)
+  if not file then return nil, message, code end
+  local stat = assert(luv.fs_fstat(file))
+  local text = stat.size <= MAX_BYTES and luv.fs_read(file, MAX_BYTES, 0) or nil
+  luv.fs_close(file)
+  if stat.type ~= "file" then return nil, "it is no file", "EINVAL" end
+  if stat.size > MAX_BYTES then return nil, ("it is larger than %d KiB"):format(MAX_BYTES // 1024), "EFBIG" end
+  if stat.mode & 18 ~= 0 then -- 022: writable for the group or for others
+    return nil, "others may write it; `chmod go-w` it", "EACCES"
+  end
+  if stat.uid ~= luv.getuid() and stat.uid ~= 0 then return nil, "it belongs to another user", "EACCES" end
+  return text
+end
+
+-- The file runs in a coroutine of its own, so that the limit on its instructions touches nothing else.
+local function evaluate(text, path)
+  local chunk, message = load(text, "@" .. path, "t", {})
+  if not chunk then return nil, message end
+  local thread = coroutine.create(chunk)
+  debug.sethook(thread, function() error("it runs for too long", 0) end, "", MAX_INSTRUCTIONS)
+  local ok, result = coroutine.resume(thread)
+  if not ok then return nil, tostring(result) end
+  if coroutine.status(thread) ~= "dead" then return nil, "it yields" end
+  return result
+end
+
+--- Settings from a file.
+---@param path string
+---@return table? settings, string? message, string? code
+function M.read(path)
+  local text, message, code = read(path)
+  if not text then
+    return nil, ("%s: settings file %s: %s"):format(code, path, (message:gsub("^%u+: ", ""))), code
+  end
+  local result, why = evaluate(text, path)
+  if type(result) ~= "table" then
+    return nil, ("EINVAL: settings file %s: %s"):format(path, why or "it does not return a table"), "EINVAL"
+  end
+  local settings, wrong = M.from(result)
+  if not settings then return nil, ("%s (in %s)"):format(wrong, path), "EINVAL" end
+  return settings
+end
+
+--- Where the user's settings lie: ~/.config/p2pd-lua/settings.lua, or below $XDG_CONFIG_HOME.
+function M.default_path()
+  local base = os.getenv "XDG_CONFIG_HOME"
+  if not base or base:sub(1, 1) ~= "/" then base = (os.getenv "HOME" or "/") .. "/.config" end
+  return base .. "/p2pd-lua/settings.lua"
+end
+
+--- Settings as an option gives them: a table, a path, or nil for the user's file if it is there.
+---@param given table|string|nil
+---@return table? settings, string? message, string? code
+function M.load(given)
+  if type(given) == "table" then return M.from(given) end
+  if type(given) == "string" then return M.read(given) end
+  if given ~= nil then error("settings are a table or the path of a file", 2) end
+  local path = M.default_path()
+  if not luv.fs_stat(path) then return M.from {} end
+  return M.read(path)
+end
+
+return M

@@ -1,0 +1,161 @@
+-- signaling: what two nodes say to each other through brokers, as sealed JSON: requests, replies, and the clock.
+local cjson = require "cjson"
+local core = require "p2pd.core"
+local task = require "p2pd.task"
+
+local M = {}
+
+local json = cjson.new()
+json.decode_max_depth(8)
+json.encode_max_depth(8)
+json.decode_invalid_numbers(false)
+
+local FIRST_SIGNAL_TIME = 0.25 -- seconds that a message is thought to take until one was measured
+local CLOCK_PAUSE = 10         -- seconds between two hints of our clock to one peer
+local MAX_REMEMBERED = 256     -- requests whose replies are kept for their repetition
+local REMEMBER = 60            -- seconds
+
+local signaling = {}
+signaling.__index = signaling
+
+--- The messages of one node.
+---@param signal userdata core.signal
+---@param brokers table p2pd.brokers
+---@param on_request fun(from: string, message: table) in a task of its own
+function M.new(signal, brokers, on_request)
+  return setmetatable({
+    signal = signal, brokers = brokers, on_request = on_request,
+    waiting = {},  -- requests of ours, by their id
+    answered = {}, -- requests of others: the reply, or false while it is being made
+    remembered = {}, clock_told = {}, signal_time = FIRST_SIGNAL_TIME,
+  }, signaling)
+end
+
+local function new_id()
+  return core.identity.random(16)
+end
+
+--- Sends a message once, to every broker of the peer that is up.
+---@param to table parsed address
+---@param fields table
+---@return integer? brokers, string? message, string? code
+function signaling:send(to, fields)
+  local links = self.brokers:up(to.signal)
+  if #links == 0 then return nil, "ENOTCONN: none of the peer's brokers is connected", "ENOTCONN" end
+  return self.signal:send(to.node_id, json.encode(fields), links)
+end
+
+--- Sends a request, again after twice the signal time and whenever another of the peer's brokers comes up, until the
+--- reply arrives.
+---@param to table parsed address
+---@param fields table
+---@param timeout number seconds
+---@return table? reply, string? message, string? code
+function signaling:request(to, fields, timeout)
+  local request = { id = fields.id or new_id(), from = to.node_id, changed = self.brokers.changed, sent = {} }
+  fields.id = request.id
+  self.waiting[request.id] = request
+  local _ <close> = setmetatable({}, { __close = function() self.waiting[request.id] = nil end })
+  local deadline, pause, repeat_at = task.now() + timeout, self.signal_time * 2, 0
+  while true do
+    local now = task.now()
+    if request.reply then return request.reply end
+    if now >= deadline then break end
+    local fresh = {}
+    for _, link in ipairs(self.brokers:up(to.signal)) do
+      if now >= repeat_at or not request.sent[link] then fresh[#fresh + 1] = link end
+    end
+    if #fresh > 0 then
+      local sent, message, code = self.signal:send(to.node_id, json.encode(fields), fresh)
+      if not sent and code == "EMSGSIZE" then return nil, message, code end
+      for _, link in ipairs(fresh) do request.sent[link] = true end
+      if now >= repeat_at then
+        request.first_sent = request.first_sent or now
+        repeat_at, pause = now + pause, pause * 2
+      end
+    end
+    self.brokers.changed:wait(math.min(deadline, math.max(repeat_at, now + 0.01)) - now)
+  end
+  if next(request.sent) == nil then
+    return nil, "ENOTCONN: none of the peer's brokers could be reached", "ENOTCONN"
+  end
+  return nil, "ETIMEDOUT: the peer did not answer through its brokers", "ETIMEDOUT"
+end
+
+-- The peer listens on our brokers while it waits, so an answer goes out on whatever is up.
+local function answer(self, to, fields)
+  return self.signal:send(to.node_id, json.encode(fields), self.brokers:up())
+end
+
+--- Answers a request. The reply is kept for a while: a repeated request gets it again.
+---@param to table parsed address
+---@param request table
+---@param fields table
+function signaling:reply(to, request, fields)
+  fields.re, fields.kind = request.id, fields.kind or "reply"
+  local key = to.node_id .. request.id
+  if self.answered[key] ~= nil then self.answered[key] = fields end
+  return answer(self, to, fields)
+end
+
+local function remember(self, key)
+  local remembered, now = self.remembered, task.now()
+  while #remembered > 0 and (#remembered >= MAX_REMEMBERED or now - remembered[1].at > REMEMBER) do
+    self.answered[table.remove(remembered, 1).key] = nil
+  end
+  remembered[#remembered + 1] = { key = key, at = now }
+  self.answered[key] = false
+end
+
+local function on_reply(self, from, message)
+  local request = self.waiting[message.re]
+  if not request or request.from ~= from then return end
+  if request.first_sent and not request.reply then
+    local took = (task.now() - request.first_sent) / 2
+    self.signal_time = math.max(0.02, 0.7 * self.signal_time + 0.3 * took)
+  end
+  request.reply = message
+  self.brokers.changed:signal()
+end
+
+local function on_request(self, from, message, sender)
+  local key = from .. message.id
+  local reply = self.answered[key]
+  if reply then
+    answer(self, sender, reply)
+  elseif reply == nil then
+    remember(self, key)
+    self.on_request(sender, message)
+  end
+end
+
+-- A peer whose clock is wrong is told ours, now and then: it then counts with the difference.
+local function on_stale(self, stale)
+  local now = task.now()
+  if now - (self.clock_told[stale.from] or -CLOCK_PAUSE) < CLOCK_PAUSE then return end
+  self.clock_told = { [stale.from] = now } -- one peer is remembered: the limit is for all together then
+  self.signal:send(stale.from, json.encode { kind = "clock" }, self.brokers:up())
+end
+
+--- Takes one verified message apart. Its sender is proven; what it says is not to be trusted for that.
+function signaling:dispatch(received)
+  if received.stale then return on_stale(self, received) end
+  local ok, message = pcall(json.decode, received.body)
+  if not ok or type(message) ~= "table" or type(message.kind) ~= "string" then return end
+  if type(message.re) == "string" then return on_reply(self, received.from, message) end
+  if type(message.id) ~= "string" or #message.id ~= 32 or type(message.from) ~= "string" then return end
+  local sender = core.address.parse(message.from)
+  if not sender or sender.node_id ~= received.from then return end
+  on_request(self, received.from, message, sender)
+end
+
+--- Takes messages until it is cancelled.
+function signaling:run()
+  while true do
+    local received, message, code = self.signal:recv()
+    if not received then return nil, message, code end
+    self:dispatch(received)
+  end
+end
+
+return M

@@ -1,0 +1,66 @@
+-- Wait for a peer and join it to standard input and output; or echo to any number of peers.
+local cli = require "p2pd.cli"
+local p2pd = require "p2pd"
+
+local program = {
+  name = "listen",
+  usage = "listen [--echo] [option...]",
+  about = "Starts a node, prints its address, and joins the first peer that connects to standard\n"
+    .. "input and output. A second peer is turned away while the first is there.",
+  options = {
+    { "--echo", nil, "send back what arrives, to any number of peers" },
+    { "--port", "N", "listen on this port (the default derives from the key)", range = { 1, 65535 } },
+  },
+  epilogue = "Exit status: 0 the peer closed cleanly, 1 the node could not start, 2 usage, 3 the connection broke.",
+}
+
+local function echo(tell, pipe)
+  local _ <close> = pipe
+  cli.tell_pipe(tell, pipe)
+  local data, message, code = pipe:recv()
+  while data and pipe:send(data) do data, message, code = pipe:recv() end
+  pipe:shutdown()
+  tell("closed", { peer = pipe.peer, code = code ~= "EOF" and code or nil },
+    ("%s: %s"):format(pipe.remote, code == "EOF" and "closed" or message or "broken"))
+end
+
+local function join_first(tell, node)
+  local taken = false
+  local outcome = p2pd.channel()
+  p2pd.spawn(function()
+    for pipe in node:accept() do
+      if taken then
+        pipe:refuse "EBUSY"
+        tell("refused", { peer = pipe.peer, code = "EBUSY" }, pipe.remote .. " was turned away: a peer is there")
+      else
+        taken = true
+        p2pd.spawn(function()
+          local _ <close> = pipe
+          cli.tell_pipe(tell, pipe)
+          outcome:send { cli.join(pipe) }
+        end)
+      end
+    end
+  end)
+  return table.unpack(outcome:recv())
+end
+
+local function main(arguments)
+  local options, status = cli.parse(program, arguments)
+  if not options then return status end
+  local tell = cli.teller(options.json)
+  local node <close>, message, code = p2pd.node(cli.node_options(options, tell))
+  if not node then return cli.fail(tell, program.name, message, code) end
+  if options.echo then
+    print("address " .. node:address())
+    io.stdout:flush()
+    for pipe in node:accept() do p2pd.spawn(echo, tell, pipe) end
+    return cli.OK
+  end
+  tell("address", { address = node:address() }, "address " .. node:address())
+  status, message, code = join_first(tell, node)
+  if status ~= cli.OK then return cli.fail(tell, program.name, message, code, status) end
+  return status
+end
+
+return main { ... }

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct source {
     const char *path, *text, *end;
@@ -41,15 +42,15 @@ static const char *on_disk(lua_State *L, const char *path) {
 }
 
 int source_load(lua_State *L, const char *path) {
+    const char *file = on_disk(L, path);
+    if (file) {
+        int status = access(file, R_OK) == 0 ? luaL_loadfile(L, file) : -1;
+        lua_remove(L, status < 0 ? -1 : -2);
+        return status;
+    }
     const struct source *source = find(path);
     if (!source)
         return -1;
-    const char *file = on_disk(L, path);
-    if (file) {
-        int status = luaL_loadfile(L, file);
-        lua_remove(L, -2);
-        return status;
-    }
     const char *name = strncmp(path, "lua/", 4) == 0 ? path + 4 : path;
     lua_pushfstring(L, "@%s", name);
     int status = luaL_loadbufferx(L, source->text, (size_t)(source->end - source->text),

@@ -77,6 +77,13 @@ local function external_of(ip, family, servers)
   return found
 end
 
+-- What a STUN server saw, when that can be an address on the Internet: one inside of a network shows another address to
+-- those inside, which is of no use to peers elsewhere, and which the address format refuses.
+local function believable(ip)
+  local kind = ip and core.address.ip(ip).kind
+  return (kind == "global" or kind == "shared") and ip or nil
+end
+
 local function asks_stun(ip)
   local kind = core.address.ip(ip).kind
   return kind ~= "loopback" and kind ~= "link-local"
@@ -107,7 +114,7 @@ function M.look(options)
         section[#section + 1] = entry
         if core.address.ip(ip).kind ~= "loopback" then network.loopback_only = false end
         if asks_stun(ip) then
-          lookups:spawn(function() entry.external = external_of(ip, family, options.stun) or ip end)
+          lookups:spawn(function() entry.external = believable(external_of(ip, family, options.stun)) or ip end)
         end
       end
     end

@@ -38,6 +38,10 @@ local function check_options(options, known, level)
   return options or {}
 end
 
+local function random_bytes(count)
+  return (core.identity.random(count):gsub("%x%x", function(digits) return string.char(tonumber(digits, 16)) end))
+end
+
 -- Runs a task of the node's own; it ends with the node.
 local function spawn(self, f, ...)
   local own
@@ -131,8 +135,8 @@ end
 
 local function respond(self, strategy, peer, message)
   local ctx = context.new {
-    peer = peer, own = self.parsed, role = "respond", attempt = message.attempt, means = means_of(self, peer),
-    report = report.new(), deadline = task.now() + RESPOND_TIMEOUT,
+    peer = peer, own = self.parsed, role = "respond", means = means_of(self, peer),
+    deadline = task.now() + RESPOND_TIMEOUT,
   }
   local pipe = pipeline.respond(strategy, ctx, message)
   if pipe then hand_out(self, pipe, strategy.name) end
@@ -181,7 +185,7 @@ function node:connect(to, options)
   local chosen
   chosen, message, code = choose_pipeline(self, options)
   if not chosen then return nil, message, code end
-  local attempt = core.identity.random(16)
+  local attempt = random_bytes(16)
   local own_report = report.new { on_event = options.on_event }
   self.last_report, M.last_report = own_report, own_report
   self.brokers:use(peer.signal)
@@ -199,6 +203,7 @@ function node:connect(to, options)
     pipe:close()
     return nil, message, code
   end
+  pipe.strategy = own_report.winner
   return pipe
 end
 

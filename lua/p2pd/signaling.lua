@@ -11,7 +11,9 @@ json.encode_max_depth(8)
 json.decode_invalid_numbers(false)
 
 local FIRST_SIGNAL_TIME = 0.25 -- seconds that a message is thought to take until one was measured
-local CLOCK_PAUSE = 10         -- seconds between two hints of our clock to one peer
+local LEAST_SIGNAL_TIME = 0.02
+local LONGEST_WAIT = 1         -- seconds, for a broker to come up; its coming ends the wait
+local CLOCK_PAUSE = 1          -- seconds between two answers to peers whose clocks are wrong
 local MAX_REMEMBERED = 256     -- requests whose replies are kept for their repetition
 local REMEMBER = 60            -- seconds
 
@@ -27,7 +29,7 @@ function M.new(signal, brokers, on_request)
     signal = signal, brokers = brokers, on_request = on_request,
     waiting = {},  -- requests of ours, by their id
     answered = {}, -- requests of others: the reply, or false while it is being made
-    remembered = {}, clock_told = {}, signal_time = FIRST_SIGNAL_TIME,
+    remembered = {}, signal_time = FIRST_SIGNAL_TIME,
   }, signaling)
 end
 
@@ -49,32 +51,32 @@ end
 --- reply arrives.
 ---@param to table parsed address
 ---@param fields table
----@param timeout number seconds
+---@param timeout? number seconds
 ---@return table? reply, string? message, string? code
 function signaling:request(to, fields, timeout)
   local request = { id = fields.id or new_id(), from = to.node_id, changed = self.brokers.changed, sent = {} }
   fields.id = request.id
   self.waiting[request.id] = request
   local _ <close> = setmetatable({}, { __close = function() self.waiting[request.id] = nil end })
-  local deadline, pause, repeat_at = task.now() + timeout, self.signal_time * 2, 0
+  local deadline, pause, repeat_at = task.now() + (timeout or math.huge), self.signal_time * 2, 0
   while true do
     local now = task.now()
     if request.reply then return request.reply end
     if now >= deadline then break end
-    local fresh = {}
-    for _, link in ipairs(self.brokers:up(to.signal)) do
+    local up, fresh = self.brokers:up(to.signal), {}
+    for _, link in ipairs(up) do
       if now >= repeat_at or not request.sent[link] then fresh[#fresh + 1] = link end
     end
     if #fresh > 0 then
-      local sent, message, code = self.signal:send(to.node_id, json.encode(fields), fresh)
+      local sent, message, code = self.signal:send(to.node_id, json.encode(fields), fresh, request.skew)
       if not sent and code == "EMSGSIZE" then return nil, message, code end
       for _, link in ipairs(fresh) do request.sent[link] = true end
+      request.first_sent = request.first_sent or now
       if now >= repeat_at then
-        request.first_sent = request.first_sent or now
         repeat_at, pause = now + pause, pause * 2
       end
     end
-    self.brokers.changed:wait(math.min(deadline, math.max(repeat_at, now + 0.01)) - now)
+    self.brokers.changed:wait(math.min(deadline - now, #up == 0 and LONGEST_WAIT or math.max(0, repeat_at - now)))
   end
   if next(request.sent) == nil then
     return nil, "ENOTCONN: none of the peer's brokers could be reached", "ENOTCONN"
@@ -107,14 +109,17 @@ local function remember(self, key)
   self.answered[key] = false
 end
 
-local function on_reply(self, from, message)
+local function on_reply(self, received, message)
   local request = self.waiting[message.re]
-  if not request or request.from ~= from then return end
-  if request.first_sent and not request.reply then
+  if not request or request.from ~= received.from or request.reply then return end
+  if message.kind == "clock" then -- the request was stale there: it goes out once more, by the peer's clock
+    if not received.stale or request.skew then return end
+    request.skew, request.sent = received.skew, {}
+  else
     local took = (task.now() - request.first_sent) / 2
-    self.signal_time = math.max(0.02, 0.7 * self.signal_time + 0.3 * took)
+    self.signal_time = math.max(LEAST_SIGNAL_TIME, 0.7 * self.signal_time + 0.3 * took)
+    request.reply = message
   end
-  request.reply = message
   self.brokers.changed:signal()
 end
 
@@ -129,22 +134,23 @@ local function on_request(self, from, message, sender)
   end
 end
 
--- A peer whose clock is wrong is told ours, now and then: it then counts with the difference.
-local function on_stale(self, stale)
+-- A peer whose clock is wrong (or ours) is told so, now and then; the answer's own time says by how much.
+local function on_stale(self, from, message)
   local now = task.now()
-  if now - (self.clock_told[stale.from] or -CLOCK_PAUSE) < CLOCK_PAUSE then return end
-  self.clock_told = { [stale.from] = now } -- one peer is remembered: the limit is for all together then
-  self.signal:send(stale.from, json.encode { kind = "clock" }, self.brokers:up())
+  if self.clock_told_at and now - self.clock_told_at < CLOCK_PAUSE then return end
+  self.clock_told_at = now
+  self.signal:send(from, json.encode { kind = "clock", re = message.id }, self.brokers:up())
 end
 
---- Takes one verified message apart. Its sender is proven; what it says is not to be trusted for that.
+--- Takes one verified message apart. Its sender is proven; what it says is not to be trusted for that. A reply is fresh
+--- whatever its time, since nobody else knows the id that it repeats.
 function signaling:dispatch(received)
-  if received.stale then return on_stale(self, received) end
   local ok, message = pcall(json.decode, received.body)
   if not ok or type(message) ~= "table" or type(message.kind) ~= "string" then return end
-  if type(message.re) == "string" then return on_reply(self, received.from, message) end
-  if type(message.id) ~= "string" or #message.id ~= 32 or type(message.from) ~= "string" then return end
-  local sender = core.address.parse(message.from)
+  if type(message.re) == "string" then return on_reply(self, received, message) end
+  if type(message.id) ~= "string" or #message.id ~= 32 then return end
+  if received.stale then return on_stale(self, received.from, message) end
+  local sender = type(message.from) == "string" and core.address.parse(message.from)
   if not sender or sender.node_id ~= received.from then return end
   on_request(self, received.from, message, sender)
 end

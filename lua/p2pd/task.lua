@@ -33,9 +33,20 @@ end
 local group = {}
 group.__index = group
 
+local running = { ready = true, running = true, parked = true }
+
+-- A cancellation that comes while this waits must not end the waiting: it is raised again at the task's next wait. It
+-- comes once; where waiting is impossible (a forced end), those that were cancelled are left to themselves.
 function group.__close(self)
   for _, task in ipairs(self) do task:cancel() end
-  for _, task in ipairs(self) do pcall(task.wait, task) end
+  local interrupted = false
+  for _, task in ipairs(self) do
+    while running[task:status()] do
+      local ok, err = pcall(task.wait, task)
+      if not ok and (interrupted or not M.is_cancelled(err)) then break end
+      interrupted = interrupted or not ok
+    end
+  end
 end
 
 function group:spawn(f, ...)
@@ -70,8 +81,11 @@ function M.race(functions)
     while seen < #ended do
       seen = seen + 1
       local result = ended[seen]
-      if not result[1] and not M.is_cancelled(result[2]) then error(result[2], 0) end
-      if result[1] and result[2] or seen == #functions then
+      if not result[1] then
+        if not M.is_cancelled(result[2]) then error(result[2], 0) end
+        result = { true, nil, tostring(M.cancelled), "ECANCELED", n = 4 }
+      end
+      if result[2] or seen == #functions then
         return table.unpack(result, 2, result.n)
       end
     end
@@ -88,12 +102,11 @@ function M.timeout(seconds, f, ...)
   if type(f) ~= "function" then error("a function is expected, not a " .. type(f), 2) end
   local tasks <close> = M.group()
   local task = tasks:spawn(f, ...)
-  local result = table.pack(task:wait(seconds))
-  local status = task:status()
-  if status ~= "done" and status ~= "cancelled" then
+  task:wait(seconds)
+  if running[task:status()] then
     return nil, ("ETIMEDOUT: it took longer than %g s"):format(seconds), "ETIMEDOUT"
   end
-  return table.unpack(result, 1, result.n)
+  return task:wait()
 end
 
 -- Channels --------------------------------------------------------------------------------------------------------

@@ -1,77 +1,141 @@
-# p2pd-lua. `make help` lists what can be made.
+# p2pd-lua. `make help` lists what can be made; V=1 shows the commands, BUILD=dir builds elsewhere.
+VERSION  = 0.1.0
 BUILD   ?= build
 PREFIX  ?= /usr/local
-CC      ?= cc
 LUA     ?= lua5.4
 CFLAGS  ?= -O2 -g
 WARN     = -Wall -Wextra -Wshadow -Wconversion $(WERROR)
 Q       := $(if $(V),,@)
 
-PACKAGES = lua5.4 libuv lua5.4-luv openssl
-CPPFLAGS += -I. -I$(BUILD) -D_GNU_SOURCE
-ALL_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden $(CFLAGS) $(WARN) $(SANITIZE) \
-	$(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
-LIBS     = $(shell pkg-config --libs libuv lua5.4-luv openssl 2>/dev/null) -lpaho-mqtt3as -lm -lpthread
-LUA_LIBS = $(shell pkg-config --libs lua5.4 2>/dev/null)
+# Packages go by other names elsewhere than in Debian: the first that pkg-config knows.
+known   = $(firstword $(shell for p in $(1); do pkg-config --exists $$p 2>/dev/null && echo $$p; done) $(1))
+LUA_PC := $(call known,lua5.4 lua-5.4 lua54 lua)
+PC     := libuv openssl $(call known,lua5.4-luv libluv luv)
+LIBS   := $(shell pkg-config --libs $(PC) 2>/dev/null) -lpaho-mqtt3as -lm -lpthread
+FLAGS  := $(strip $(CC) -I. -I$(BUILD) -D_GNU_SOURCE -DP2PD_VERSION=\"$(VERSION)\" $(CPPFLAGS) -std=gnu11 -fPIC \
+	-fvisibility=hidden $(CFLAGS) $(WARN) $(SANITIZE) $(shell pkg-config --cflags $(PC) $(LUA_PC) 2>/dev/null))
+LINK    = $(CC) $(CFLAGS) $(SANITIZE) $(LDFLAGS) -o $@
 
 # The program alone edits lines, reads arguments and catches signals; all else is the library's too.
-PROGRAM_ONLY = bindings/main.c bindings/interrupt.c bindings/line.c
+PROGRAM  = bindings/main.c bindings/interrupt.c bindings/line.c
 CORE     = $(sort $(wildcard core/*.c))
-BINDINGS = $(filter-out $(PROGRAM_ONLY),$(sort $(wildcard bindings/*.c)))
-SOURCES  = $(sort $(shell find lua scripts -name '*.lua' -o -name '*.md'))
-HEADERS  = $(wildcard core/*.h bindings/*.h spec/c/*.h)
+BINDINGS = $(filter-out $(PROGRAM),$(sort $(wildcard bindings/*.c)))
 C_TESTS  = $(sort $(wildcard spec/c/test_*.c))
 FUZZERS  = $(sort $(wildcard spec/fuzz/fuzz_*.c))
+BENCHES  = $(sort $(wildcard spec/bench/*.c))
+C_FILES  = $(CORE) $(PROGRAM) $(BINDINGS) $(C_TESTS) $(wildcard spec/fuzz/*.c) $(BENCHES)
+EMBEDDED = $(sort $(shell find lua scripts -name '*.lua' -o -name '*.md'))
+LAYOUT   = $(sort $(foreach d,core bindings spec/c spec/fuzz spec/bench,$(wildcard $(d)/*.c $(d)/*.h)))
+object   = $(1:%.c=$(BUILD)/%.o)
+run      = $(Q)$(LUA) $(1) --build $(BUILD)
 
-object   = $(patsubst %.c,$(BUILD)/%.o,$(1))
-core_a   = $(BUILD)/core.a
+all: $(BUILD)/p2pd-lua $(BUILD)/p2pd.so ## build the program and the library (the default)
 
-.PHONY: all demo check bench lint format asan tsan fuzz docs install packages help clean
-all: $(BUILD)/p2pd-lua $(BUILD)/p2pd.so  ## build the program and the library (the default)
-
-demo: packages  ## install what is missing, build, and let two nodes meet
+demo: ## install what is missing, build, and let two nodes meet
+	@sh spec/support/packages.sh build demo
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)$(BUILD)/p2pd-lua demo
 
-check: packages  ## install what is missing, build, and run all tests, sanitizers and lint
-	$(Q)$(MAKE) --no-print-directory all
-	$(Q)$(LUA) spec/check.lua --build $(BUILD)
+check: ## install what is missing, build, and run all tests, sanitizers and lint
+	@sh spec/support/packages.sh build demo test
+	$(call run,spec/check.lua)
 
-$(BUILD)/p2pd-lua: $(call object,$(PROGRAM_ONLY) $(BINDINGS)) $(core_a)
+bench: ## measure against Node.js, socat and plain C (ONLY=pipe,echo,… JSON=file RUNS=3)
+	@sh spec/support/packages.sh build demo bench
+	$(Q)$(MAKE) --no-print-directory all benches
+	$(call run,spec/bench/run.lua) $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON)) $(if $(RUNS),--runs $(RUNS))
+
+lint: compile_commands.json ## luacheck, clang-format, clang-tidy, and the rules of this house
+	$(call run,spec/lint.lua)
+
+format: ## lay the C files out by .clang-format
+	$(Q)clang-format -i $(LAYOUT)
+
+asan: ## run the tests with the address and undefined behaviour sanitizers, in BUILD/asan
+	$(call run,spec/check.lua) --only asan
+
+tsan: ## run the C tests with the thread sanitizer, in BUILD/tsan
+	$(call run,spec/check.lua) --only tsan
+
+fuzz: ## fuzz each parser for TIME (60) seconds, in BUILD/fuzz
+	@sh spec/support/packages.sh build fuzz
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=clang CFLAGS="-O1 -g" \
+	  SANITIZE=-fsanitize=address,undefined,fuzzer-no-link fuzzers
+	$(Q)set -e; for f in $(FUZZERS:spec/fuzz/fuzz_%.c=%); do echo "FUZZ $$f"; mkdir -p $(BUILD)/fuzz/corpus/$$f; \
+	  $(BUILD)/fuzz/fuzz_$$f -max_total_time=$(or $(TIME),60) -verbosity=0 -print_final_stats=1 \
+	  -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$f spec/fuzz/corpus/$$f; done
+
+docs: ## make the API's reference from lua/meta, in BUILD/docs
+	$(call run,spec/support/reference.lua)
+
+install: all ## put the program, the library, types and README below PREFIX (/usr/local)
+	$(Q)install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/lua/5.4 share/doc/p2pd-lua share/p2pd-lua/meta)
+	$(Q)install -m 755 $(BUILD)/p2pd-lua $(DESTDIR)$(PREFIX)/bin/
+	$(Q)install -m 644 $(BUILD)/p2pd.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
+	$(Q)install -m 644 $(wildcard README.md LICENSE) $(DESTDIR)$(PREFIX)/share/doc/p2pd-lua/
+	$(Q)for f in $(wildcard lua/meta/*.lua); do install -m 644 $$f $(DESTDIR)$(PREFIX)/share/p2pd-lua/meta/; done
+	@echo "p2pd-lua $(VERSION) is in $(DESTDIR)$(PREFIX)"
+
+compile_commands.json: Makefile $(C_FILES) ## tell editors and clang-tidy how each file is compiled
+	$(Q)sep='['; for f in $(C_FILES); do printf '%s\n' "$$sep"; sep=,; printf '%s"%s"%s"%s"%s"%s -c %s"}' \
+	  '{"directory": ' '$(CURDIR)' ', "file": ' $$f ', "command": ' \
+	  '$(subst ",\",$(subst \,\\,$(FLAGS)))' $$f; done > $@; printf '\n]\n' >> $@
+
+clean: ## remove what was built
+	$(Q)rm -rf $(BUILD) compile_commands.json
+
+packages: ## install all that building, demo, tests and bench need
+	@sh spec/support/packages.sh build demo test bench fuzz
+
+help: ## list the targets
+	@sed -n 's/^\([a-z_.]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 24
+
+$(BUILD)/p2pd-lua: $(call object,$(PROGRAM) $(BINDINGS)) $(BUILD)/core.a
 	@echo "LD $@"
-	$(Q)$(CC) $(SANITIZE) $(LDFLAGS) -Wl,-E -o $@ $^ $(LUA_LIBS) -lreadline $(LIBS)
+	$(Q)$(LINK) -Wl,-E $^ $(shell pkg-config --libs $(LUA_PC) readline) $(LIBS)
 
-$(BUILD)/p2pd.so: $(call object,$(BINDINGS)) $(core_a)
+$(BUILD)/p2pd.so: $(call object,$(BINDINGS)) $(BUILD)/core.a
 	@echo "LD $@"
-	$(Q)$(CC) -shared $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)$(LINK) -shared $^ $(LIBS)
 
-$(core_a): $(call object,$(CORE))
+$(BUILD)/core.a: $(call object,$(CORE))
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@echo "CC $<"
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(FLAGS) -MMD -MP -c -o $@ $<
+
+# Written anew when compiler or flags change, so that everything is compiled again.
+ifneq ($(FLAGS),$(shell cat $(BUILD)/flags 2>/dev/null))
+.PHONY: $(BUILD)/flags
+endif
+$(BUILD)/flags:
+	@sh spec/support/packages.sh --list build
+	@mkdir -p $(@D) && printf '%s\n' '$(FLAGS)' > $@
 
 # The Lua files, carried inside of the program: a list for the assembler to include.
-$(BUILD)/bindings/source.o: $(BUILD)/embedded.inc
-$(BUILD)/embedded.inc: $(SOURCES) Makefile
+$(BUILD)/bindings/source.o: $(BUILD)/embedded.inc $(EMBEDDED)
+ifneq ($(EMBEDDED),$(shell sed 's/.*"\(.*\)".*/\1/' $(BUILD)/embedded.inc 2>/dev/null))
+.PHONY: $(BUILD)/embedded.inc
+endif
+$(BUILD)/embedded.inc:
 	@mkdir -p $(@D)
-	$(Q)n=0; for f in $(SOURCES); do n=$$((n+1)); echo "EMBED($$n, \"$$f\")"; done > $@
+	$(Q)n=0; for f in $(EMBEDDED); do n=$$((n+1)); echo "EMBED($$n, \"$$f\")"; done > $@
 
-$(BUILD)/test_%: $(BUILD)/spec/c/test_%.o $(core_a)
-	@echo "LD $@"
-	$(Q)$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LIBS)
+tests: all benches $(C_TESTS:spec/c/%.c=$(BUILD)/%) $(FUZZERS:spec/fuzz/fuzz_%.c=$(BUILD)/replay_%)
+benches: $(BENCHES:spec/bench/%.c=$(BUILD)/bench_%)
+fuzzers: $(FUZZERS:spec/fuzz/%.c=$(BUILD)/%)
 
-$(BUILD)/replay_%: $(BUILD)/spec/fuzz/fuzz_%.o $(BUILD)/spec/fuzz/replay.o $(core_a)
-	@echo "LD $@"
-	$(Q)$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(BUILD)/replay_%: $(BUILD)/spec/fuzz/fuzz_%.o $(BUILD)/spec/fuzz/replay.o $(BUILD)/core.a
+	$(Q)$(LINK) $^ $(LIBS)
+$(BUILD)/fuzz_%: $(BUILD)/spec/fuzz/fuzz_%.o $(BUILD)/core.a
+	$(Q)$(LINK) -fsanitize=fuzzer $^ $(LIBS)
+$(BUILD)/bench_%: $(BUILD)/spec/bench/%.o $(BUILD)/core.a
+	$(Q)$(LINK) $^ $(LIBS)
+$(BUILD)/test_%: $(BUILD)/spec/c/test_%.o $(BUILD)/core.a
+	$(Q)$(LINK) $^ $(LIBS)
 
-$(BUILD)/bench_%: $(BUILD)/spec/bench/%.o $(core_a)
-	@echo "LD $@"
-	$(Q)$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LIBS)
-
-.PHONY: tests packages-present
-tests: all $(C_TESTS:spec/c/%.c=$(BUILD)/%) $(FUZZERS:spec/fuzz/fuzz_%.c=$(BUILD)/replay_%)
-
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+.PHONY: all demo check bench lint format asan tsan fuzz docs install clean packages help tests benches fuzzers
+.SECONDARY:
+-include $(patsubst %.c,$(BUILD)/%.d,$(C_FILES))

@@ -1,6 +1,7 @@
 /* p2pd-lua, the program: a Lua state, the loop, and the script's body as its first task. What the
  * arguments mean is decided in lua/p2pd/main.lua. */
 #include "bindings/interrupt.h"
+#include "bindings/line.h"
 #include "bindings/module.h"
 #include "bindings/source.h"
 #include "bindings/task.h"
@@ -47,8 +48,10 @@ static int call_from_luv(lua_State *L, int arguments, int results, int flags) {
     lua_remove(L, base);
     if (status == LUA_OK)
         return results == LUA_MULTRET ? lua_gettop(L) - base + 1 : results;
-    runtime_of(L)->failures++;
-    fprintf(stderr, "p2pd-lua: in a callback: %s\n", luaL_tolstring(L, -1, NULL));
+    if (!line_report(L, "callback")) {
+        runtime_of(L)->failures++;
+        fprintf(stderr, "p2pd-lua: in a callback: %s\n", luaL_tolstring(L, -1, NULL));
+    }
     lua_settop(L, base - 1);
     return -status;
 }
@@ -61,13 +64,28 @@ static void push_arguments(lua_State *L, char **argv) {
     }
 }
 
+/* The part of a traceback that is the script's: main.lua, which called it, stands at its end. */
+static int script_part(const char *traceback) {
+    static const char between[] = "\n\t(...tail calls...)";
+    const char *end = strstr(traceback, "p2pd/main.lua:");
+    if (!end)
+        return (int)strlen(traceback);
+    while (end > traceback && *end != '\n')
+        end--;
+    size_t length = sizeof between - 1;
+    if ((size_t)(end - traceback) >= length && strncmp(end - length, between, length) == 0)
+        end -= length;
+    return (int)(end - traceback);
+}
+
 /* Prints why the task did not end well; a task that was cancelled did as it was told. */
 static int status_of(lua_State *L, struct task *task, int index) {
     if (task->state == TASK_DONE)
         return (int)lua_tointeger(task->thread, 1);
     if (task->state == TASK_FAILED) {
         task_push_traceback(L, index);
-        fprintf(stderr, "p2pd-lua: %s\n", lua_tostring(L, -1));
+        const char *text = lua_tostring(L, -1);
+        fprintf(stderr, "p2pd-lua: %.*s\n", script_part(text), text);
     }
     return EXIT_FAILURE;
 }
@@ -77,20 +95,44 @@ static int report_deadlock(lua_State *L, struct runtime *runtime) {
                     "one\n");
     for (struct task *task = runtime->live; task; task = task->next_live) {
         luaL_traceback(L, task->thread, NULL, 0);
-        fprintf(stderr, "task %u waits here: %s\n", task->id, lua_tostring(L, -1));
+        const char *text = lua_tostring(L, -1);
+        fprintf(stderr, "task %u waits here: %.*s\n", task->id, script_part(text), text);
         lua_pop(L, 1);
     }
     return EXIT_FAILURE;
 }
 
+/* Whether -E stands among the options, as lua5.4 reads them; LUA_PATH is then not looked at. */
+static bool ignores_environment(char **argv) {
+    for (int i = 1; argv[i] && argv[i][0] == '-' && strcmp(argv[i], "-") && strcmp(argv[i], "--");
+         i++) {
+        if (strcmp(argv[i], "-E") == 0)
+            return true;
+        bool has_value = strcmp(argv[i], "-e") == 0 || strcmp(argv[i], "-l") == 0;
+        if (has_value && !argv[++i])
+            return false;
+    }
+    return false;
+}
+
 static int program(lua_State *L) {
     char **argv = lua_touserdata(L, 1);
+    if (ignores_environment(argv)) {
+        lua_pushboolean(L, 1);
+        lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
+    }
     luaL_openlibs(L);
     drop_relative(L, "path");
     drop_relative(L, "cpath");
     luv_set_callback(L, call_from_luv);
     source_install(L);
     luaL_requiref(L, "p2pd.core", luaopen_p2pd_core, 0);
+    open_interrupt(L);
+    lua_setfield(L, -2, "interrupt");
+    open_line(L);
+    lua_setfield(L, -2, "line");
+    lua_pushliteral(L, P2PD_VERSION);
+    lua_setfield(L, -2, "version");
     struct runtime *runtime = runtime_of(L);
     if (interrupt_install(L) != 0)
         return luaL_error(L, "the signal handlers could not be installed");

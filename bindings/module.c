@@ -6,13 +6,14 @@
 #include <luv/lhandle.h>
 
 /* Each becomes the field of p2pd.core with its name. */
-#define MODULES(X) X(source) X(task)
+#define MODULES(X)                                                                                 \
+    X(source) X(task) X(address) X(identity) X(dns) X(signal) X(pipe) X(listener) X(nic) X(stun)
 
 static const luaL_Reg modules[] = {
 #define X(name) {#name, open_##name},
     MODULES(X)
 #undef X
-    {NULL, NULL},
+        {NULL, NULL},
 };
 
 void module_type(lua_State *L, const char *name, const luaL_Reg methods[],

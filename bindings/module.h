@@ -15,5 +15,13 @@ void module_type(lua_State *L, const char *name, const luaL_Reg methods[],
                  const luaL_Reg metamethods[]);
 
 int open_task(lua_State *L);
+int open_address(lua_State *L);
+int open_identity(lua_State *L);
+int open_dns(lua_State *L);
+int open_signal(lua_State *L);
+int open_pipe(lua_State *L);
+int open_listener(lua_State *L);
+int open_nic(lua_State *L);
+int open_stun(lua_State *L);
 
 #endif

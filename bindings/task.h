@@ -44,7 +44,8 @@ struct runtime {
     void (*on_failure)(struct runtime *runtime, struct task *task); /* nobody waits for the task */
     uint64_t virtual_now_ns; /* the time, when it is virtual; else 0 */
     double grace_s;
-    lua_CFunction pcall, xpcall; /* Lua's own, by which a cancellation can be caught */
+    lua_CFunction pcall, xpcall;  /* Lua's own, by which a cancellation can be caught */
+    lua_CFunction error, assert;  /* and raised again */
     unsigned next_id, live_count, failures;
     bool leaving; /* all tasks were cancelled, and new ones are so from the start */
 };

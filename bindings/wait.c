@@ -178,7 +178,8 @@ void wait_wake(struct wait *wait, int status) {
 static void timer_fired(uv_timer_t *timer) {
     struct runtime *runtime = container_of(timer, struct runtime, timer);
     struct deadline *first = timers_first(&runtime->timers);
-    if (runtime->virtual_now_ns && first && first->at_ns > runtime->virtual_now_ns)
+    bool idle = !runtime->ready; /* virtual time stands still while somebody has something to do */
+    if (runtime->virtual_now_ns && idle && first && first->at_ns > runtime->virtual_now_ns)
         runtime->virtual_now_ns = first->at_ns;
     uint64_t now = runtime_now_ns(runtime);
     while ((first = timers_first(&runtime->timers)) && first->at_ns <= now) {
@@ -205,12 +206,30 @@ bool task_is_cancelled(lua_State *L, int index) {
     return equal;
 }
 
-static bool is_protected_call(lua_State *L, lua_Debug *frame) {
-    struct runtime *runtime = runtime_of(L);
+static lua_CFunction function_of(lua_State *L, lua_Debug *frame) {
     lua_getinfo(L, "f", frame);
     lua_CFunction function = lua_tocfunction(L, -1);
     lua_pop(L, 1);
+    return function;
+}
+
+static bool is_protected_call(lua_State *L, lua_Debug *frame) {
+    struct runtime *runtime = runtime_of(L);
+    lua_CFunction function = function_of(L, frame);
     return function && (function == runtime->pcall || function == runtime->xpcall);
+}
+
+/* Whether the frame is error(cancelled) or assert(false, cancelled): what a pcall caught goes on. */
+static bool raises_again(lua_State *L, lua_Debug *frame) {
+    struct runtime *runtime = runtime_of(L);
+    lua_CFunction function = function_of(L, frame);
+    if (!function || (function != runtime->error && function != runtime->assert))
+        return false;
+    if (!lua_getlocal(L, frame, function == runtime->error ? 1 : 2))
+        return false;
+    bool again = task_is_cancelled(L, -1);
+    lua_pop(L, 1);
+    return again;
 }
 
 static int raise_cancellation(lua_State *L, struct task *task);
@@ -222,7 +241,12 @@ static void watch(lua_State *L, lua_Debug *frame) {
     if (frame->event == LUA_HOOKCOUNT) {
         if (!task->unwinding)
             raise_cancellation(L, task);
-    } else if (task->unwinding && is_protected_call(L, frame)) {
+    } else if (!task->unwinding) {
+        if (frame->event != LUA_HOOKRET && raises_again(L, frame)) {
+            task->unwinding = true;
+            task->nested_calls = 0;
+        }
+    } else if (is_protected_call(L, frame)) {
         if (frame->event != LUA_HOOKRET) {
             task->nested_calls++;
         } else if (task->nested_calls) {
@@ -561,6 +585,29 @@ static int cancelled_text(lua_State *L) {
     return 1;
 }
 
+/* Lua's own pcall and so on, from a state of their own: here others may stand in their place. */
+static void find_known(struct runtime *runtime) {
+    const struct {
+        const char *name;
+        lua_CFunction *function;
+    } known[] = {
+        {"pcall", &runtime->pcall},
+        {"xpcall", &runtime->xpcall},
+        {"error", &runtime->error},
+        {"assert", &runtime->assert},
+    };
+    lua_State *L = luaL_newstate();
+    if (!L)
+        return;
+    luaL_requiref(L, LUA_GNAME, luaopen_base, 0);
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        lua_getfield(L, -1, known[i].name);
+        *known[i].function = lua_tocfunction(L, -1);
+        lua_pop(L, 1);
+    }
+    lua_close(L);
+}
+
 void runtime_open(lua_State *L, uv_loop_t *loop) {
     struct runtime *runtime = lua_newuserdatauv(L, sizeof *runtime, 0);
     memset(runtime, 0, sizeof *runtime);
@@ -571,11 +618,7 @@ void runtime_open(lua_State *L, uv_loop_t *loop) {
     runtime->ready_end = &runtime->ready;
     runtime->grace_s = 5;
     runtime->on_failure = print_failure;
-    lua_getglobal(L, "pcall");
-    runtime->pcall = lua_tocfunction(L, -1);
-    lua_getglobal(L, "xpcall");
-    runtime->xpcall = lua_tocfunction(L, -1);
-    lua_pop(L, 2);
+    find_known(runtime);
     uv_timer_init(loop, &runtime->timer);
     uv_idle_init(loop, &runtime->idle);
     lua_newtable(L);

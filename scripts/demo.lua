@@ -53,7 +53,7 @@ end
 local function start_broker(folder, path)
   local port = free_port()
   write_file(folder .. "/mosquitto.conf",
-    ("listener %d 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest stdout\n"):format(port))
+    ("listener %d 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest stderr\n"):format(port))
   local broker, message = process.start { path, "-c", folder .. "/mosquitto.conf" }
   if not broker then return nil, message end
   for line in broker:lines() do

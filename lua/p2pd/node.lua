@@ -4,6 +4,7 @@ local address = require "p2pd.address"
 local brokers = require "p2pd.brokers"
 local context = require "p2pd.context"
 local network = require "p2pd.network"
+local pipes = require "p2pd.pipe"
 local pipeline = require "p2pd.pipeline"
 local report = require "p2pd.report"
 local settings = require "p2pd.settings"
@@ -108,7 +109,7 @@ end
 local function means_of(self, peer)
   local own_means = {}
   function own_means.dial(options)
-    return core.pipe.dial {
+    return pipes.dial {
       identity = self.identity, expect = peer.node_id, role = options.role, token = options.token,
       ip = options.ip, port = options.port, local_ip = options.local_ip, timeout = options.timeout,
     }

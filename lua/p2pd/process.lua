@@ -9,39 +9,46 @@ local GRACE = 2 -- seconds between SIGTERM and SIGKILL
 local process = {}
 process.__index = process
 
+local function read_lines(self, output)
+  local text = ""
+  self.open = self.open + 1
+  output:read_start(function(_, data)
+    text = text .. (data or "\n")
+    for line in text:gmatch "([^\n]*)\n" do
+      if data or line ~= "" then self.lines_read[#self.lines_read + 1] = line end
+    end
+    text = text:match "[^\n]*$"
+    if not data then
+      output:close()
+      self.open = self.open - 1
+    end
+    self.changed:signal()
+  end)
+end
+
 --- Starts a program: `local child <close> = assert(process.start { "mosquitto", "-c", path })`.
 --- Its output comes by `child:lines()`; with `output = "inherit"` it goes where ours goes.
 ---@param options {[integer]: string, output: "lines"|"inherit"|nil, env: string[]?}
 ---@return table? child, string? message, string? code
 function M.start(options)
-  local lines = options.output ~= "inherit"
   local self = setmetatable({
-    name = options[1]:match "[^/]+$", text = "", lines_read = {}, changed = task.condition(),
-    out = lines and luv.new_pipe(false) or nil,
+    name = options[1]:match "[^/]+$", lines_read = {}, open = 0, outputs = {}, changed = task.condition(),
   }, process)
+  if options.output ~= "inherit" then self.outputs = { luv.new_pipe(false), luv.new_pipe(false) } end
   local handle, message, code = luv.spawn(options[1], {
     args = table.move(options, 2, #options, 1, {}), env = options.env,
-    stdio = { nil, self.out or 1, self.out or 2 },
+    stdio = { nil, self.outputs[1] or 1, self.outputs[2] or 2 },
   }, function(status, signal)
     self.status, self.signal = status, signal
     self.handle:close()
     self.changed:signal()
   end)
   if not handle then
-    if self.out then self.out:close() end
+    for _, output in ipairs(self.outputs) do output:close() end
     return nil, ("%s: cannot start %s: %s"):format(code, options[1], message), code
   end
   self.handle = handle
-  if self.out then
-    self.out:read_start(function(_, data)
-      self.text = self.text .. (data or "\n")
-      self.ended = not data
-      for line in self.text:gmatch "([^\n]*)\n" do self.lines_read[#self.lines_read + 1] = line end
-      self.text = self.text:match "[^\n]*$"
-      if self.ended then self.out:close() end
-      self.changed:signal()
-    end)
-  end
+  for _, output in ipairs(self.outputs) do read_lines(self, output) end
   return self
 end
 
@@ -49,7 +56,7 @@ end
 function process:lines()
   return function()
     while #self.lines_read == 0 do
-      if self.ended then return nil end
+      if self.open == 0 then return nil end
       self.changed:wait()
     end
     return table.remove(self.lines_read, 1)
@@ -66,7 +73,9 @@ function process:close()
     if not self.status then self.handle:kill "sigkill" end
     while not self.status do self.changed:wait() end
   end
-  if self.out and not self.out:is_closing() then self.out:close() end
+  for _, output in ipairs(self.outputs) do
+    if not output:is_closing() then output:close() end
+  end
 end
 
 process.__close = process.close

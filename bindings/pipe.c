@@ -1,0 +1,615 @@
+#include "bindings/pipe.h"
+
+#include "bindings/fail.h"
+#include "bindings/identity.h"
+#include "bindings/module.h"
+#include "bindings/wait.h"
+#include "core/err.h"
+#include "core/ip.h"
+#include "core/loop.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PIPE_TYPE "p2pd.pipe"
+#define TLS_TYPE "p2pd.tls"
+#define REMOTE_SIZE (IP_TEXT_SIZE + 8)
+#define DIAL_TIMEOUT_S 10.0
+#define READ_SIZE (256 * 1024)
+#define WRITE_PART (256 * 1024) /* of a long string, before its writer may have to wait */
+
+struct box {
+    struct pipe *pipe; /* NULL once it is closed */
+    struct wait *opener, *reader, *shutter;
+    struct wait_link writers;
+    enum tls_role role;
+    bool watching; /* a callback tells the writers when the queue has drained */
+    const uint8_t *token;
+    uint8_t token_bytes[PIPE_TOKEN_SIZE], expected_bytes[KEY_PUBLIC_SIZE];
+    const uint8_t *expected;
+    char peer[KEY_ID_SIZE]; /* "" until it is proven */
+    char remote[REMOTE_SIZE], local[REMOTE_SIZE];
+};
+
+/* Pipes that were closed and still deliver what they had accepted. When the Lua state ends they are
+ * ended with it. */
+struct lingering {
+    struct lingering *next, **link;
+    struct pipe *pipe;
+};
+static struct lingering *lingering;
+
+/* What all reads go through: Lua's strings are made from it, of the size that arrived. */
+static char scratch[READ_SIZE];
+
+static struct box *check(lua_State *L) {
+    return luaL_checkudata(L, 1, PIPE_TYPE);
+}
+
+static void write_address(const struct sockaddr_storage *address, char out[REMOTE_SIZE]) {
+    struct ip ip;
+    uint16_t port;
+    char text[IP_TEXT_SIZE];
+    ip_from_sockaddr((const struct sockaddr *)address, &ip, &port);
+    ip_format(&ip, text);
+    snprintf(out, REMOTE_SIZE, ip.family == 6 ? "[%s]:%u" : "%s:%u", text, port);
+}
+
+/* --- identity ------------------------------------------------------------------------------ */
+
+static const char identities_key;
+
+static int tls_gc(lua_State *L) {
+    struct tls_identity **identity = lua_touserdata(L, 1);
+    if (*identity)
+        tls_identity_drop(*identity);
+    *identity = NULL;
+    return 0;
+}
+
+struct tls_identity *pipe_identity(lua_State *L, int index) {
+    index = lua_absindex(L, index);
+    struct key *key = check_key(L, index);
+    if (!key)
+        return NULL;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &identities_key);
+    lua_pushvalue(L, index);
+    if (lua_rawget(L, -2) == LUA_TNIL) {
+        struct tls_identity **made = lua_newuserdatauv(L, sizeof *made, 0);
+        *made = NULL;
+        luaL_setmetatable(L, TLS_TYPE);
+        if (tls_identity_new(key_pkey(key), made) == 0) {
+            lua_pushvalue(L, index);
+            lua_pushvalue(L, -2);
+            lua_rawset(L, -5);
+        }
+        lua_remove(L, -2);
+    }
+    struct tls_identity *identity = *(struct tls_identity **)lua_touserdata(L, -1);
+    lua_pop(L, 2);
+    return identity;
+}
+
+/* --- the box ------------------------------------------------------------------------------- */
+
+static struct box *push_box(lua_State *L) {
+    struct box *box = lua_newuserdatauv(L, sizeof *box, 1);
+    memset(box, 0, sizeof *box);
+    wait_list_init(&box->writers);
+    luaL_setmetatable(L, PIPE_TYPE);
+    return box;
+}
+
+static void learn_addresses(struct box *box) {
+    struct sockaddr_storage address;
+    if (!*box->remote && pipe_remote(box->pipe, &address) == 0)
+        write_address(&address, box->remote);
+    if (pipe_local(box->pipe, &address) == 0)
+        write_address(&address, box->local);
+}
+
+static void learn_peer(struct box *box) {
+    const uint8_t *peer = pipe_peer(box->pipe);
+    if (peer)
+        node_id_format(peer, box->peer);
+}
+
+void pipe_push(lua_State *L, struct pipe *pipe) {
+    struct box *box = push_box(L);
+    box->pipe = pipe;
+    learn_addresses(box);
+    learn_peer(box);
+}
+
+static void delivered(void *arg, int status) {
+    struct lingering *one = arg;
+    (void)status;
+    *one->link = one->next;
+    if (one->next)
+        one->next->link = one->link;
+    free(one);
+}
+
+static void close_box(struct box *box) {
+    struct pipe *pipe = box->pipe;
+    if (!pipe)
+        return;
+    box->pipe = NULL;
+    struct lingering *one = malloc(sizeof *one);
+    if (one) {
+        *one = (struct lingering){lingering, &lingering, pipe};
+        if (lingering)
+            lingering->link = &one->next;
+        lingering = one;
+        pipe_close(pipe, delivered, one);
+    } else {
+        pipe_abort(pipe, NULL, NULL);
+    }
+    struct wait *waits[] = {box->opener, box->reader, box->shutter};
+    box->opener = box->reader = box->shutter = NULL;
+    for (size_t i = 0; i < sizeof waits / sizeof waits[0]; i++)
+        if (waits[i])
+            wait_post(waits[i], ERR_ECLOSED);
+    for (struct wait *wait; (wait = wait_list_first(&box->writers));) {
+        wait_list_remove(wait);
+        wait_post(wait, ERR_ECLOSED);
+    }
+}
+
+static int push_closed(lua_State *L) {
+    return push_refusal(L, ERR_ECLOSED, "the pipe was closed");
+}
+
+static int push_pipe_failure(lua_State *L, const struct box *box, int status, const char *what) {
+    if (status == ERR_ECLOSED)
+        return push_closed(L);
+    return push_failure(L, status, "%s %s", what, box->remote);
+}
+
+/* --- opening ------------------------------------------------------------------------------- */
+
+static void wake_opener(struct box *box, int status) {
+    struct wait *wait = box->opener;
+    box->opener = NULL;
+    if (wait)
+        wait_wake(wait, status);
+}
+
+static void on_secured(void *arg, int status) {
+    struct box *box = arg;
+    learn_peer(box);
+    wake_opener(box, status);
+}
+
+static int start_securing(struct box *box) {
+    return pipe_secure(box->pipe, box->role, box->expected, box->token, on_secured, box);
+}
+
+static void on_dialed(void *arg, int status) {
+    struct box *box = arg;
+    if (status == 0) {
+        learn_addresses(box);
+        status = start_securing(box);
+    }
+    if (status != 0)
+        wake_opener(box, status);
+}
+
+static void detach_opener(void *arg) {
+    struct box *box = arg;
+    box->opener = NULL;
+    if (box->pipe)
+        pipe_abort(box->pipe, NULL, NULL);
+    box->pipe = NULL;
+}
+
+/* The call is over: it returns the pipe at stack index `place`, or closes it and says why. */
+static int opened(lua_State *L, int status, lua_KContext place) {
+    struct box *box = lua_touserdata(L, (int)place);
+    if (status == 0) {
+        lua_settop(L, (int)place);
+        return 1;
+    }
+    int pushed;
+    const char *reason = box->pipe ? pipe_reason(box->pipe) : NULL;
+    if (status == ERR_EPEER && *box->peer && box->expected) {
+        char wanted[KEY_ID_SIZE];
+        node_id_format(box->expected, wanted);
+        pushed = strcmp(wanted, box->peer) == 0
+                     ? push_refusal(L, status, "%s did not accept this node's key", box->remote)
+                     : push_refusal(L, status, "at %s answers %s, not %s", box->remote, box->peer,
+                                    wanted);
+    } else if (status == ERR_ETLS && reason) {
+        pushed = push_refusal(L, status, "the secure handshake with %s failed (%s)", box->remote,
+                              reason);
+    } else {
+        pushed = push_pipe_failure(L, box, status, "connecting to");
+    }
+    if (box->pipe)
+        pipe_abort(box->pipe, NULL, NULL);
+    box->pipe = NULL;
+    return pushed;
+}
+
+static void expect(struct box *box, const uint8_t *expected) {
+    if (!expected)
+        return;
+    memcpy(box->expected_bytes, expected, KEY_PUBLIC_SIZE);
+    box->expected = box->expected_bytes;
+}
+
+int pipe_secure_client(lua_State *L, const uint8_t expected[KEY_PUBLIC_SIZE], double timeout_s) {
+    struct wait *wait = wait_begin(L);
+    struct box *box = lua_touserdata(L, -1);
+    int place = lua_gettop(L);
+    box->role = TLS_CLIENT;
+    expect(box, expected);
+    int status = start_securing(box);
+    if (status != 0)
+        return opened(L, status, place);
+    box->opener = wait;
+    return wait_park(L, wait, timeout_s, detach_opener, box, opened, place);
+}
+
+bool pipe_expected(lua_State *L, int index, const char *key, uint8_t out[KEY_PUBLIC_SIZE]) {
+    size_t length;
+    if (lua_getfield(L, index, key) == LUA_TNIL) {
+        lua_pop(L, 1);
+        return false;
+    }
+    const char *text = lua_tolstring(L, -1, &length);
+    if (!text || node_id_parse(text, length, out) != 0)
+        luaL_error(L, "option '%s' is no node ID", key);
+    lua_pop(L, 1);
+    return true;
+}
+
+static bool address_option(lua_State *L, const char *ip_key, const char *port_key,
+                           struct sockaddr_storage *out) {
+    struct ip ip;
+    size_t length;
+    int is_port;
+    if (lua_getfield(L, 1, ip_key) == LUA_TNIL) {
+        lua_pop(L, 1);
+        return false;
+    }
+    const char *text = lua_tolstring(L, -1, &length);
+    if (!text || ip_parse(text, length, &ip) != 0)
+        luaL_error(L, "option '%s' is no IP address", ip_key);
+    lua_Integer port = 0;
+    if (lua_getfield(L, 1, port_key) != LUA_TNIL) {
+        port = lua_tointegerx(L, -1, &is_port);
+        if (!is_port || port < 0 || port > UINT16_MAX)
+            luaL_error(L, "option '%s' is no port", port_key);
+    }
+    ip_to_sockaddr(&ip, (uint16_t)port, out);
+    lua_pop(L, 2);
+    return true;
+}
+
+static const char *token_option(lua_State *L) {
+    size_t length;
+    lua_getfield(L, 1, "token");
+    const char *token = lua_tolstring(L, -1, &length);
+    if (token && length != PIPE_TOKEN_SIZE)
+        luaL_error(L, "option 'token' is %d bytes", PIPE_TOKEN_SIZE);
+    lua_pop(L, 1); /* the options table keeps it */
+    return token;
+}
+
+/* dial{identity, ip, port, expect, role, token, local_ip, local_port, timeout} -> pipe, secured */
+static int dial(lua_State *L) {
+    static const char *const keys[] = {"identity", "ip",       "port",       "expect",  "role",
+                                       "token",    "local_ip", "local_port", "timeout", NULL};
+    static const char *const roles[] = {"client", "server", NULL};
+    struct sockaddr_storage remote, local;
+    uint8_t expected[KEY_PUBLIC_SIZE];
+    check_options(L, 1, keys);
+    lua_settop(L, 1);
+    if (!address_option(L, "ip", "port", &remote))
+        return luaL_error(L, "option 'ip' is missing");
+    bool bound = address_option(L, "local_ip", "local_port", &local);
+    bool expects = pipe_expected(L, 1, "expect", expected);
+    double timeout_s = option_timeout(L, 1, "timeout", DIAL_TIMEOUT_S);
+    const char *token = token_option(L);
+    lua_getfield(L, 1, "role");
+    int role = luaL_checkoption(L, -1, "client", roles);
+    lua_getfield(L, 1, "identity");
+    struct tls_identity *identity = pipe_identity(L, -1);
+    struct wait *wait = wait_begin(L);
+    if (!identity)
+        return push_refusal(L, ERR_ECLOSED, "the identity was closed");
+    struct box *box = push_box(L);
+    int place = lua_gettop(L);
+    box->role = role == 0 ? TLS_CLIENT : TLS_SERVER;
+    expect(box, expects ? expected : NULL);
+    if (token)
+        box->token = memcpy(box->token_bytes, token, PIPE_TOKEN_SIZE);
+    write_address(&remote, box->remote);
+    int status = pipe_new(wait_loop(L), identity, &box->pipe);
+    if (status == 0)
+        status = pipe_dial(box->pipe, (struct sockaddr *)&remote,
+                           bound ? (struct sockaddr *)&local : NULL, on_dialed, box);
+    if (status != 0)
+        return opened(L, status, place);
+    box->opener = wait;
+    return wait_park(L, wait, timeout_s, detach_opener, box, opened, place);
+}
+
+/* pipe:commit(attempt) -> true: of all pipes of this attempt it is the one to keep */
+static int commit(lua_State *L) {
+    struct box *box = check(L);
+    size_t length;
+    const char *attempt = luaL_checklstring(L, 2, &length);
+    luaL_argcheck(L, length == PIPE_ATTEMPT_SIZE, 2, "an attempt is 16 bytes");
+    if (!box->pipe)
+        return push_closed(L);
+    int status = pipe_commit(box->pipe, (const uint8_t *)attempt);
+    if (status != 0)
+        return push_pipe_failure(L, box, status, "committing to");
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* --- receiving ----------------------------------------------------------------------------- */
+
+/* A deadline instead of a timeout, since a wait may have to be begun anew. */
+static void push_deadline(lua_State *L, double timeout_s) {
+    lua_pushnumber(L, timeout_s < 0 ? -1 : (double)uv_hrtime() / 1e9 + timeout_s);
+}
+
+static double time_left(lua_State *L, int index) {
+    double deadline = lua_tonumber(L, index);
+    double left = deadline - (double)uv_hrtime() / 1e9;
+    return deadline < 0 ? -1 : left > 0 ? left : 0;
+}
+
+static void on_readable(void *arg, int status) {
+    struct box *box = arg;
+    struct wait *wait = box->reader;
+    box->reader = NULL;
+    if (wait)
+        wait_wake(wait, status);
+}
+
+static void detach_reader(void *arg) {
+    struct box *box = arg;
+    box->reader = NULL;
+    if (box->pipe)
+        pipe_on_readable(box->pipe, NULL, NULL);
+}
+
+/* The stack: pipe, deadline, the most bytes to return. */
+static int receive(lua_State *L, int status, lua_KContext ctx) {
+    struct box *box = lua_touserdata(L, 1);
+    (void)ctx;
+    if (!box->pipe)
+        return push_closed(L);
+    ssize_t n = pipe_read(box->pipe, scratch, (size_t)lua_tointeger(L, 3));
+    if (n > 0) {
+        lua_pushlstring(L, scratch, (size_t)n);
+        return 1;
+    }
+    if (n == UV_EOF)
+        return push_refusal(L, UV_EOF, "the peer has sent all it had");
+    if (n != UV_EAGAIN)
+        return push_pipe_failure(L, box, (int)n, "receiving from");
+    if (status != 0)
+        return push_pipe_failure(L, box, status, "receiving from");
+    struct wait *wait = wait_begin(L);
+    box->reader = wait;
+    pipe_on_readable(box->pipe, on_readable, box);
+    return wait_park(L, wait, time_left(L, 2), detach_reader, box, receive, 0);
+}
+
+/* pipe:recv([timeout [, most]]) -> bytes, as many as there are; nil, "EOF: …", "EOF" at the end */
+static int recv_(lua_State *L) {
+    struct box *box = check(L);
+    double timeout_s = check_timeout(L, 2, -1);
+    lua_Integer most = luaL_optinteger(L, 3, READ_SIZE);
+    luaL_argcheck(L, most >= 1, 3, "a number of bytes from 1 on");
+    if (box->reader)
+        return push_refusal(L, UV_EBUSY, "another task receives from this pipe");
+    lua_settop(L, 1);
+    push_deadline(L, timeout_s);
+    lua_pushinteger(L, most < READ_SIZE ? most : READ_SIZE);
+    wait_begin(L);
+    return receive(L, 0, 0);
+}
+
+/* --- sending ------------------------------------------------------------------------------- */
+
+static void watch_queue(struct box *box);
+
+static void on_drained(void *arg, int status) {
+    struct box *box = arg;
+    struct wait *wait;
+    box->watching = false;
+    while ((wait = wait_list_first(&box->writers)) &&
+           (status != 0 || pipe_queued(box->pipe) <= PIPE_HIGH_WATER)) {
+        wait_list_remove(wait);
+        wait_wake(wait, status); /* it writes, and may wait again */
+    }
+    if (wait)
+        watch_queue(box);
+}
+
+static void watch_queue(struct box *box) {
+    if (!box->watching)
+        pipe_on_drained(box->pipe, on_drained, box);
+    box->watching = true;
+}
+
+/* The stack: pipe, deadline, data; ctx is how much of the data is written. */
+static int send_on(lua_State *L, int status, lua_KContext ctx) {
+    struct box *box = lua_touserdata(L, 1);
+    size_t length, sent = (size_t)ctx;
+    const char *data = lua_tolstring(L, 3, &length);
+    if (!box->pipe)
+        return push_closed(L);
+    if (status == UV_ETIMEDOUT)
+        return push_refusal(L, status, "%s does not take more; %zu of %zu bytes are on their way",
+                            box->remote, sent, length);
+    while (status == 0 && sent < length && pipe_queued(box->pipe) <= PIPE_HIGH_WATER) {
+        size_t part = length - sent < WRITE_PART ? length - sent : WRITE_PART;
+        status = pipe_write(box->pipe, data + sent, part);
+        sent += part;
+    }
+    if (status != 0)
+        return push_pipe_failure(L, box, status, "sending to");
+    if (sent == length && pipe_queued(box->pipe) <= PIPE_HIGH_WATER) {
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    struct wait *wait = wait_begin(L);
+    wait_list_add(&box->writers, wait);
+    watch_queue(box);
+    return wait_park(L, wait, time_left(L, 2), wait_list_remove, wait, send_on, (lua_KContext)sent);
+}
+
+/* pipe:send(data [, timeout]) -> true; waits while more than the high-water mark is queued */
+static int send_(lua_State *L) {
+    check(L);
+    luaL_checkstring(L, 2);
+    double timeout_s = check_timeout(L, 3, -1);
+    wait_begin(L);
+    lua_settop(L, 2);
+    push_deadline(L, timeout_s);
+    lua_insert(L, 2);
+    return send_on(L, 0, 0);
+}
+
+/* --- ending -------------------------------------------------------------------------------- */
+
+static void on_shut(void *arg, int status) {
+    struct box *box = arg;
+    struct wait *wait = box->shutter;
+    box->shutter = NULL;
+    if (wait)
+        wait_wake(wait, status);
+}
+
+static void detach_shutter(void *arg) {
+    struct box *box = arg;
+    box->shutter = NULL;
+    if (box->pipe)
+        pipe_on_shutdown(box->pipe, NULL, NULL);
+}
+
+static int shut(lua_State *L, int status, lua_KContext ctx) {
+    (void)ctx;
+    if (status != 0)
+        return push_pipe_failure(L, lua_touserdata(L, 1), status, "ending the stream to");
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* pipe:shutdown([timeout]) -> true when all has left; the peer gets EOF, receiving goes on */
+static int shutdown_(lua_State *L) {
+    struct box *box = check(L);
+    double timeout_s = check_timeout(L, 2, -1);
+    if (!box->pipe)
+        return push_closed(L);
+    if (box->shutter)
+        return push_refusal(L, UV_EBUSY, "another task ends this stream");
+    struct wait *wait = wait_begin(L);
+    int status = pipe_shutdown(box->pipe, on_shut, box);
+    if (status != 0)
+        return shut(L, status, 0);
+    box->shutter = wait;
+    return wait_park(L, wait, timeout_s, detach_shutter, box, shut, 0);
+}
+
+/* pipe:close(); what was sent is still delivered, for a bounded time */
+static int close_(lua_State *L) {
+    close_box(check(L));
+    return 0;
+}
+
+/* --- what it is ---------------------------------------------------------------------------- */
+
+static const char *const field_names[] = {"peer", "remote", "local", "strategy", NULL};
+
+static int index_(lua_State *L) {
+    struct box *box = check(L);
+    const char *texts[] = {box->peer, box->remote, box->local};
+    const char *name = lua_tostring(L, 2);
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL || !name)
+        return 1;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (strcmp(name, field_names[i]) == 0 && *texts[i]) {
+            lua_pushstring(L, texts[i]);
+            return 1;
+        }
+    if (strcmp(name, "strategy") == 0)
+        lua_getiuservalue(L, 1, 1);
+    return 1;
+}
+
+static int newindex(lua_State *L) {
+    check(L);
+    const char *name = luaL_checkstring(L, 2);
+    luaL_argcheck(L, strcmp(name, "strategy") == 0, 2, "a pipe has only its 'strategy' to set");
+    lua_setiuservalue(L, 1, 1);
+    return 0;
+}
+
+static int tostring(lua_State *L) {
+    struct box *box = check(L);
+    lua_getiuservalue(L, 1, 1);
+    const char *strategy = lua_tostring(L, -1);
+    lua_pushfstring(L, "pipe (%s%s%s, %s)", strategy ? strategy : "", strategy ? " with " : "",
+                    *box->remote ? box->remote : "nobody", box->pipe ? "open" : "closed");
+    return 1;
+}
+
+/* Whoever lingers when the Lua state ends is ended with it. */
+static int module_gc(lua_State *L) {
+    while (lingering) {
+        struct pipe *pipe = lingering->pipe;
+        pipe_abort(pipe, NULL, NULL);
+        while (lingering && lingering->pipe == pipe)
+            uv_run(wait_loop(L), UV_RUN_NOWAIT);
+    }
+    return 0;
+}
+
+static const luaL_Reg methods[] = {
+    {"send", send_},   {"recv", recv_},     {"shutdown", shutdown_},
+    {"close", close_}, {"commit", commit}, {NULL, NULL},
+};
+
+int open_pipe(lua_State *L) {
+    lua_newuserdatauv(L, 1, 0);
+    luaL_newmetatable(L, "p2pd.pipes");
+    lua_pushcfunction(L, module_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    lua_setfield(L, LUA_REGISTRYINDEX, "p2pd.pipes.lingering");
+    lua_newtable(L);
+    lua_newtable(L);
+    lua_pushliteral(L, "k");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &identities_key);
+    module_type(L, TLS_TYPE, (const luaL_Reg[]){{NULL, NULL}},
+                (const luaL_Reg[]){{"__gc", tls_gc}, {NULL, NULL}});
+    module_type(L, PIPE_TYPE, methods,
+                (const luaL_Reg[]){{"__newindex", newindex},
+                                   {"__gc", close_},
+                                   {"__close", close_},
+                                   {"__tostring", tostring},
+                                   {NULL, NULL}});
+    luaL_getmetatable(L, PIPE_TYPE);
+    lua_newtable(L);
+    lua_pushcfunction(L, dial);
+    lua_setfield(L, -2, "dial");
+    lua_getfield(L, -2, "__index");
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "methods"); /* to which lua/p2pd/pipe.lua adds its own */
+    lua_pushcclosure(L, index_, 1);
+    lua_setfield(L, -3, "__index");
+    lua_remove(L, -2);
+    return 1;
+}

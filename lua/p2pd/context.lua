@@ -1,0 +1,611 @@
+-- context: what a strategy has to work with. All that it opens through its ctx belongs to the ctx, and is closed when
+-- the strategy has returned (except the pipe that it returned), failed, run out of time or been cancelled.
+local candidates = require "p2pd.candidates"
+local report = require "p2pd.report"
+local task = require "p2pd.task"
+local uv = require "luv"
+
+local M = {}
+
+---@class p2pd.Strategy
+---@field name string also the kind of its messages
+---@field timeout? number seconds that `connect` or `respond` may take
+---@field applies? fun(ctx: p2pd.Context): boolean?, string? false or nil, and the reason, when it is of no use here
+---@field connect? fun(ctx: p2pd.Context): any?, string?, string? a pipe that ctx opened; or nil, message, code
+---@field respond? fun(ctx: p2pd.Context, message: table): any?, string?, string? the same, on the side that is asked
+---@field children? p2pd.Strategy[] what it is made of; it runs them with ctx:try
+---@field rebuild? fun(children: p2pd.Strategy[]): p2pd.Strategy the same made of other children
+
+---@class p2pd.Means what a node provides: the one way from strategies to the world
+---@field dial fun(options: table): any?, string?, string?
+---@field expect fun(token: string): table?, string?, string?
+---@field send fun(fields: table): boolean?, string?, string?
+---@field request fun(fields: table, timeout?: number): table?, string?, string?
+---@field reply fun(message: table, fields: table): boolean?, string?, string?
+---@field prefixes fun(): table[]
+---@field loopback_only fun(): boolean
+
+---@class p2pd.Context
+---@field peer table the peer's address, parsed
+---@field own table this node's address, parsed
+---@field role "connect"|"respond"
+local context = {}
+context.__index = context
+context.__name = "p2pd.context"
+
+local DIAL_TIMEOUT = 10 -- seconds, when nothing else bounds it
+local TOKEN_SIZE = 16   -- bytes (core/pipe.h)
+
+-- Each ctx has a scope behind it, which scripts do not see.
+local scopes = setmetatable({}, { __mode = "k" })
+
+local function scope_of(ctx, level)
+  local scope = scopes[ctx]
+  if not scope then error("call it with a colon on the ctx that the strategy was given", level + 1) end
+  return scope
+end
+
+-- The same where something is opened or said: that is for strategies, not for the context that an attempt starts from.
+local function working_scope(ctx, level)
+  local scope = scope_of(ctx, level + 1)
+  if not scope.strategy then error("this ctx waits for pipeline.run; a strategy gets one of its own", level + 1) end
+  return scope
+end
+
+-- Checks ----------------------------------------------------------------------------------------------------------
+
+local strategy_fields = {
+  name = "string", timeout = "number", applies = "function", connect = "function", respond = "function",
+  children = "table", rebuild = "function",
+}
+
+--- Whether the value is a strategy; else nil and what is wrong with it.
+---@return boolean? ok, string? problem
+function M.check(strategy)
+  if type(strategy) ~= "table" then return nil, "a strategy is a table, not a " .. type(strategy) end
+  local name = strategy.name
+  if type(name) ~= "string" or #name > 64 or not name:find("^[%w_.()-]+$") then
+    return nil, "a strategy needs a name of letters, digits, '_', '.' and '-'"
+  end
+  for key, value in pairs(strategy) do
+    local expected = strategy_fields[key]
+    if not expected then return nil, ("strategy %s has an unknown field, '%s'"):format(name, tostring(key)) end
+    if type(value) ~= expected then
+      return nil, ("strategy %s: its %s is a %s, not a %s"):format(name, key, type(value), expected)
+    end
+  end
+  if strategy.timeout and not (strategy.timeout >= 0) then
+    return nil, ("strategy %s: its timeout is not a number of seconds"):format(name)
+  end
+  if not strategy.connect and not strategy.respond then
+    return nil, ("strategy %s has neither connect nor respond"):format(name)
+  end
+  for i, child in ipairs(strategy.children or {}) do
+    local ok, problem = M.check(child)
+    if not ok then return nil, ("strategy %s, child %d: %s"):format(name, i, problem) end
+  end
+  return true
+end
+
+local function check_options(options, known, level)
+  if type(options) ~= "table" then error("a table of options is expected, not a " .. type(options), level + 1) end
+  for key, value in pairs(options) do
+    local expected = known[key]
+    if not expected then error(("unknown option '%s'"):format(tostring(key)), level + 1) end
+    if type(value) ~= expected then
+      error(("option '%s' is a %s, not a %s"):format(key, type(value), expected), level + 1)
+    end
+  end
+end
+
+local function check_seconds(seconds, level)
+  if seconds ~= nil and (type(seconds) ~= "number" or not (seconds >= 0)) then
+    error("a time is a number of seconds, zero or more", level + 1)
+  end
+end
+
+local function check_fields(fields, level)
+  if type(fields) ~= "table" then error("the fields of a message are a table, not a " .. type(fields), level + 1) end
+end
+
+-- Scopes ----------------------------------------------------------------------------------------------------------
+
+local scope_type = {}
+
+local function new_scope(parent, strategy, fields)
+  local ctx = setmetatable({ peer = fields.peer, own = fields.own, role = fields.role }, context)
+  local scope = setmetatable({
+    ctx = ctx, parent = parent, strategy = strategy, node = fields.node, deadline = fields.deadline,
+    root = parent and parent.root, tasks = task.group(), opened = {}, closed = false,
+  }, scope_type)
+  scope.root = scope.root or scope
+  scopes[ctx] = scope
+  return scope
+end
+
+local function child_scope(parent, strategy)
+  local deadline = math.min(parent.deadline, strategy.timeout and task.now() + strategy.timeout or math.huge)
+  local ctx = parent.ctx
+  return new_scope(parent, strategy, {
+    peer = ctx.peer, own = ctx.own, role = ctx.role, deadline = deadline,
+    node = parent.root.report:enter(parent.node, strategy),
+  })
+end
+
+local function keep(scope, thing)
+  scope.opened[#scope.opened + 1] = thing
+  return thing
+end
+
+local function release(scope, thing)
+  for i, opened in ipairs(scope.opened) do
+    if rawequal(opened, thing) then
+      table.remove(scope.opened, i)
+      return true
+    end
+  end
+  return false
+end
+
+local function refuse_closed()
+  return nil, "ECLOSED: the strategy of this ctx has ended", "ECLOSED"
+end
+
+-- Takes what the means opened; when the scope ended meanwhile, nobody else would close it.
+local function take(scope, thing, message, code)
+  if not thing then return nil, message, code end
+  if scope.closed then
+    thing:close()
+    return refuse_closed()
+  end
+  return keep(scope, thing)
+end
+
+-- Why the task that worked in this scope was cancelled: the nearest verdict around it.
+local function cut_off(scope)
+  local around = scope
+  while around do
+    if around.verdict then return around.verdict.code, around.verdict.sentence end
+    around = around.parent
+  end
+  return "ECANCELED", "the attempt was cancelled"
+end
+
+local function record(scope, result)
+  if scope.recorded then return end
+  scope.recorded = true
+  scope.root.report:leave(scope.node, result)
+end
+
+function scope_type.__close(scope)
+  if scope.closed then return end
+  scope.closed = true
+  if scope.node then
+    local code, sentence = cut_off(scope)
+    record(scope, { code = code, message = code .. ": " .. sentence })
+  end
+  getmetatable(scope.tasks).__close(scope.tasks)
+  for i = #scope.opened, 1, -1 do
+    -- One that cannot be closed must not keep the others open.
+    local thing = scope.opened[i]
+    scope.opened[i] = nil
+    pcall(thing.close, thing)
+  end
+end
+
+-- Running a strategy ----------------------------------------------------------------------------------------------
+
+local PASSED_OVER = {}
+
+local function body(scope, method, ...)
+  local strategy = scope.strategy
+  if method == "connect" and strategy.applies then
+    local applies, reason = strategy.applies(scope.ctx)
+    if not applies then return PASSED_OVER, reason end
+  end
+  local f = strategy[method]
+  if not f then return PASSED_OVER, "it only answers" end
+  return f(scope.ctx, ...)
+end
+
+local function failed(scope, code, sentence, traceback)
+  local message = ("%s: %s"):format(code, sentence)
+  record(scope, { code = code, message = message, traceback = traceback })
+  return nil, message, code
+end
+
+local function error_text(err)
+  if type(err) == "table" and not (getmetatable(err) or {}).__tostring then
+    return err.message and tostring(err.message) or "a table was thrown"
+  end
+  return tostring(err)
+end
+
+-- Makes "ECODE: sentence" and the code of what a strategy returned in place of a pipe.
+local function failure_of(scope, message, code)
+  message = message ~= nil and tostring(message) or nil
+  local prefix = message and message:match("^(E[A-Z0-9]+): ")
+  code = type(code) == "string" and code:match("^E[A-Z0-9]+$") or prefix or "EUNREACHABLE"
+  local sentence = message and message:gsub("^E[A-Z0-9]+: ", "") or scope.strategy.name .. " found no way"
+  return code, sentence
+end
+
+-- Runs the method as a task of its own in the scope, and records what came of it.
+local function run_in(scope, limit, method, ...)
+  local main = scope.tasks:spawn(body, scope, method, ...)
+  scope.main = main
+  local fine, first, second, third = pcall(main.wait, main, limit)
+  if not fine and task.is_cancelled(first) then error(first, 0) end
+  if scope.fault then
+    local fault = scope.fault
+    return failed(scope, "ESCRIPT", error_text(fault.err), fault.task:traceback())
+  end
+  if not fine then return failed(scope, "ESCRIPT", error_text(first), main:traceback()) end
+  local status = main:status()
+  if status ~= "done" and status ~= "cancelled" then
+    scope.verdict = { code = "ETIMEDOUT", sentence = ("it took longer than %g s"):format(limit) }
+    return failed(scope, "ETIMEDOUT", scope.verdict.sentence)
+  end
+  if rawequal(first, PASSED_OVER) then
+    local reason = second ~= nil and tostring(second) or "it does not apply"
+    record(scope, { skipped = reason })
+    return nil, "ESKIPPED: " .. reason, "ESKIPPED"
+  end
+  if not first then
+    local code, sentence = failure_of(scope, second, third)
+    return failed(scope, code, sentence)
+  end
+  if not release(scope, first) then
+    return failed(scope, "ESCRIPT", ("%s returned a %s that is no open pipe of its ctx"):format(
+      scope.strategy.name, type(first)))
+  end
+  record(scope, { ok = true })
+  return first
+end
+
+--- Runs another strategy as a part of this one, within its own timeout, and waits for its end. This is how strategies
+--- are made of strategies. A pipe that it returns belongs to this ctx from then on.
+---@param strategy p2pd.Strategy
+---@return any? pipe, string? message, string? code "ESKIPPED" when it does not apply
+function context:try(strategy)
+  local parent = working_scope(self, 2)
+  local ok, problem = M.check(strategy)
+  if not ok then error(problem, 2) end
+  if parent.closed then return refuse_closed() end
+  local scope <close> = child_scope(parent, strategy)
+  local pipe, message, code = run_in(scope, strategy.timeout, "connect")
+  if not pipe then return nil, message, code end
+  if parent.closed then
+    pipe:close()
+    return refuse_closed()
+  end
+  keep(parent, pipe)
+  local winner = scope.winner and scope.winner[pipe] or scope.node
+  parent.winner = parent.winner or {}
+  parent.winner[pipe] = winner
+  parent.verdict = { code = "ECANCELED", sentence = winner.name .. " connected first" }
+  return pipe
+end
+
+-- The timeout for the means: never more than remains, nil when nothing limits it.
+local function within(scope, timeout)
+  local limit = math.min(timeout or math.huge, scope.ctx:remaining())
+  return limit < math.huge and limit or nil
+end
+
+-- Opening ---------------------------------------------------------------------------------------------------------
+
+--- The addresses of the peer that are worth trying from here, the best first; see p2pd.candidates.
+---@return { ip: string, port: integer, scope: string, near?: string }[] list, string? reason why there is none
+function context:candidates()
+  local scope = scope_of(self, 2)
+  local means = scope.root.means
+  local list, refused = candidates.list {
+    peer = self.peer, own = self.own, role = self.role,
+    prefixes = means.prefixes(), loopback_only = means.loopback_only(),
+  }
+  if #list > 0 then return list end
+  if not refused[1] then return list, "the peer's address has no interface" end
+  return list, ("%s: %s"):format(refused[1].ip, refused[1].reason)
+end
+
+local dial_options = {
+  ip = "string", port = "number", scope = "string", timeout = "number", token = "string", local_ip = "string",
+}
+
+local never_dialed = { unspecified = true, multicast = true, broadcast = true }
+
+-- A side that was asked by a message dials nothing but the sender's own addresses, whatever its script says.
+local function refusal_to_dial(scope, ip)
+  local kind = candidates.kind(ip)
+  if not kind then return "EINVAL", "it is not an IP address" end
+  if never_dialed[kind] then return "EACCES", ("a %s address is never dialed"):format(kind) end
+  if scope.ctx.role ~= "respond" then return nil end
+  for _, candidate in ipairs((scope.ctx:candidates())) do
+    if candidate.ip == ip then return nil end
+  end
+  return "EACCES", "it is not among the peer's addresses that may be dialed for it"
+end
+
+local function from_hex(text)
+  return (text:gsub("%x%x", function(digits) return string.char(tonumber(digits, 16)) end))
+end
+
+local function to_hex(bytes)
+  return (bytes:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end))
+end
+
+--- Connects to an address and proves both keys. Whoever wants the connection is the TLS client; the side that was
+--- asked is the server and shows the token that the other one expects.
+---@param options { ip: string, port: integer, scope?: string, timeout?: number, token?: string, local_ip?: string }
+---@return any? pipe, string? message, string? code
+function context:dial(options)
+  local scope = working_scope(self, 2)
+  check_options(options, dial_options, 2)
+  local ip, port, token = options.ip, options.port, options.token
+  if not ip then error("option 'ip' is missing", 2) end
+  if math.type(port) ~= "integer" or port < 1 or port > 65535 then
+    error("option 'port' is a whole number from 1 to 65535", 2)
+  end
+  check_seconds(options.timeout, 2)
+  if token and (#token ~= 2 * TOKEN_SIZE or token:find("%X")) then
+    error("option 'token' is 32 hexadecimal digits", 2)
+  end
+  if token and self.role == "connect" then error("a token is for the side that was asked", 2) end
+  if scope.closed then return refuse_closed() end
+  local to = (ip:find(":", 1, true) and "[%s]:%d" or "%s:%d"):format(ip, port)
+  local code, sentence = refusal_to_dial(scope, ip)
+  if code then return nil, ("%s: cannot dial %s: %s"):format(code, to, sentence), code end
+  local timeout = math.min(options.timeout or DIAL_TIMEOUT, self:remaining())
+  if timeout <= 0 then return nil, ("ETIMEDOUT: no time is left to dial %s"):format(to), "ETIMEDOUT" end
+  if token then
+    scope.root.report:hide(token)
+    token = from_hex(token)
+  end
+  local ended = scope.root.report:dial(scope.node, to, options.scope)
+  local pipe, message
+  pipe, message, code = scope.root.means.dial {
+    ip = ip, port = port, timeout = timeout, local_ip = options.local_ip, token = token,
+    role = self.role == "connect" and "client" or "server",
+  }
+  ended(pipe ~= nil, code)
+  return take(scope, pipe, message, code)
+end
+
+---@class p2pd.Arrival
+---@field token string what the peer must show, 32 hexadecimal digits
+local arrival = {}
+arrival.__index = arrival
+arrival.__name = "p2pd.arrival"
+
+--- Waits for the next connection that shows the token and proves the peer's key.
+---@param timeout? number seconds
+---@return any? pipe, string? message, string? code
+function arrival:wait(timeout)
+  check_seconds(timeout, 2)
+  local scope, expected = self.scope, self.expected
+  if not expected then return nil, "ECLOSED: it is no longer expected", "ECLOSED" end
+  return take(scope, expected:wait(within(scope, timeout)))
+end
+
+--- Stops expecting it; pipes that came of it stay.
+function arrival:close()
+  local expected = self.expected
+  self.expected = nil
+  if expected then
+    release(self.scope, self)
+    expected:close()
+  end
+end
+
+arrival.__close = arrival.close
+
+function arrival:__tostring()
+  return self.expected and "arrival (expected)" or "arrival (closed)"
+end
+
+--- Makes the node expect a connection from the peer that shows a fresh token; tell it to the peer.
+---@return p2pd.Arrival? arrival, string? message, string? code
+function context:expect()
+  local scope = working_scope(self, 2)
+  if self.role ~= "connect" then error("only the side that wants the connection expects an arrival", 2) end
+  if scope.closed then return refuse_closed() end
+  local token = uv.random(TOKEN_SIZE)
+  local hex = to_hex(token)
+  scope.root.report:hide(hex)
+  local expected, message, code = scope.root.means.expect(token)
+  if not expected then return nil, message, code end
+  return take(scope, setmetatable({ token = hex, expected = expected, scope = scope }, arrival))
+end
+
+-- Messages --------------------------------------------------------------------------------------------------------
+
+-- The means add fields of their own. A request's kind is the name of the strategy that is to answer it, unless the
+-- strategy says otherwise.
+local function copy_fields(fields, kind)
+  local copy = { kind = kind }
+  for key, value in pairs(fields) do copy[key] = value end
+  return copy
+end
+
+--- Sends the peer a sealed message, once.
+---@param fields table strings, numbers, booleans and tables of them; kind is the strategy's name unless given
+---@return boolean? sent, string? message, string? code
+function context:send(fields)
+  local scope = working_scope(self, 2)
+  check_fields(fields, 2)
+  if scope.closed then return refuse_closed() end
+  return scope.root.means.send(copy_fields(fields, scope.strategy.name))
+end
+
+--- Sends the peer a message, again after twice the signal time, until it replies.
+---@param fields table
+---@param timeout? number seconds; never more than remain
+---@return table? reply, string? message, string? code
+function context:request(fields, timeout)
+  local scope = working_scope(self, 2)
+  check_fields(fields, 2)
+  check_seconds(timeout, 2)
+  if scope.closed then return refuse_closed() end
+  return scope.root.means.request(copy_fields(fields, scope.strategy.name), within(scope, timeout))
+end
+
+--- Answers the message that `respond` was called with.
+---@param message table
+---@param fields table
+---@return boolean? sent, string? message, string? code
+function context:reply(message, fields)
+  local scope = working_scope(self, 2)
+  check_fields(message, 2)
+  check_fields(fields, 2)
+  if scope.closed then return refuse_closed() end
+  scope.root.replied = true
+  return scope.root.means.reply(message, copy_fields(fields))
+end
+
+-- Tasks and time --------------------------------------------------------------------------------------------------
+
+local function spawned(scope, f, ...)
+  local results = table.pack(pcall(f, ...))
+  if results[1] then return table.unpack(results, 2, results.n) end
+  local err = results[2]
+  if not task.is_cancelled(err) and scope.main and not scope.fault then
+    scope.fault = { err = err, task = task.current() }
+    scope.main:cancel()
+  end
+  error(err, 0)
+end
+
+--- Starts a task that ends with the strategy: it is cancelled when the strategy returns. An error in it fails the
+--- strategy.
+---@param f function
+---@return table task with :wait() and :cancel()
+function context:spawn(f, ...)
+  local scope = working_scope(self, 2)
+  if type(f) ~= "function" then error("a function is expected, not a " .. type(f), 2) end
+  if scope.closed then error("the strategy of this ctx has ended", 2) end
+  return scope.tasks:spawn(spawned, scope, f, ...)
+end
+
+---@param seconds number
+function context:sleep(seconds)
+  scope_of(self, 2)
+  if seconds == nil then error("a time is a number of seconds, zero or more", 2) end
+  check_seconds(seconds, 2)
+  task.sleep(seconds)
+end
+
+--- The clock of all times here, in seconds; what it counts from means nothing.
+---@return number
+function context:now()
+  scope_of(self, 2)
+  return task.now()
+end
+
+--- Seconds until this strategy, or one around it, runs out of time; math.huge when nothing limits it.
+---@return number
+function context:remaining()
+  return math.max(0, scope_of(self, 2).deadline - task.now())
+end
+
+--- Leaves something for the report: what the strategy predicted, what it saw. Never a secret.
+---@param key string
+---@param value any
+function context:note(key, value)
+  local scope = scope_of(self, 2)
+  if type(key) ~= "string" then error("a note's key is a string, not a " .. type(key), 2) end
+  if scope.node then scope.root.report:note(scope.node, key, value) end
+end
+
+function context:__tostring()
+  local scope = scopes[self]
+  return ("ctx (%s%s)"):format(self.role, scope and scope.strategy and ", " .. scope.strategy.name or "")
+end
+
+-- The outside -----------------------------------------------------------------------------------------------------
+
+local new_options = {
+  peer = "table", own = "table", role = "string", attempt = "string", means = "table", report = "table",
+  deadline = "number",
+}
+
+local means_functions = { "dial", "expect", "send", "request", "reply", "prefixes", "loopback_only" }
+
+--- A context for one attempt: pipeline.run or pipeline.respond takes it, once.
+---@param options { peer: table, own: table, role: string, attempt?: string, means: p2pd.Means, report?: p2pd.Report,
+---                 deadline?: number } deadline is a time of task.now()
+---@return p2pd.Context
+function M.new(options)
+  check_options(options, new_options, 2)
+  for _, key in ipairs { "peer", "own", "role", "means" } do
+    if options[key] == nil then error(("option '%s' is missing"):format(key), 2) end
+  end
+  if options.role ~= "connect" and options.role ~= "respond" then
+    error("option 'role' is \"connect\" or \"respond\"", 2)
+  end
+  for _, name in ipairs(means_functions) do
+    if type(options.means[name]) ~= "function" then error(("means.%s is missing"):format(name), 2) end
+  end
+  local scope = new_scope(nil, nil, {
+    peer = options.peer, own = options.own, role = options.role, deadline = options.deadline or math.huge,
+  })
+  scope.means = options.means
+  scope.report = options.report or report.new()
+  if options.attempt then
+    scope.report:hide(options.attempt)
+    scope.report:hide(to_hex(options.attempt))
+  end
+  return scope.ctx
+end
+
+--- The report of the attempt that the context serves.
+function M.report(ctx)
+  return scope_of(ctx, 2).root.report
+end
+
+local attempt_type = {}
+
+-- However the attempt is left, nothing stays open and the report is whole.
+function attempt_type.__close(attempt)
+  local root = attempt.root
+  scope_type.__close(root)
+  root.report:finish(attempt.winner, attempt.code or "ECANCELED",
+    attempt.message or "ECANCELED: the attempt was cancelled")
+end
+
+-- Tells the asking side that there will be no connection. What went wrong inside of a script is not for strangers.
+local function tell_refusal(root, message, why, code)
+  local sentence = code == "ESCRIPT" and "the strategy failed" or why:gsub("^E[A-Z0-9]+: ", "")
+  root.means.reply(message, { kind = "refused", code = code, message = sentence })
+end
+
+--- Runs the strategy's `method` for the whole of the context, which ends with it.
+---@return any? pipe, string? message, string? code
+function M.attempt(ctx, strategy, method, ...)
+  local root = scope_of(ctx, 3)
+  if root.parent or root.closed or root.used then error("a context serves one attempt", 3) end
+  root.used = true
+  root.report:plan(strategy)
+  local attempt <close> = setmetatable({ root = root }, attempt_type)
+  local pipe, message, code
+  do
+    local scope <close> = child_scope(root, strategy)
+    pipe, message, code = run_in(scope, within(root, strategy.timeout), method, ...)
+    if pipe then
+      keep(root, pipe)
+      attempt.winner = scope.winner and scope.winner[pipe] or scope.node
+    elseif method == "connect" then
+      local late = scope.verdict and scope.verdict.code == "ETIMEDOUT"
+      message, code = root.report:failure(late and "ETIMEDOUT" or nil)
+    end
+  end
+  if pipe then
+    release(root, pipe)
+    return pipe
+  end
+  attempt.message, attempt.code = message, code
+  if method == "respond" and not root.replied then tell_refusal(root, ..., message, code) end
+  return nil, message, code
+end
+
+return M

@@ -1,0 +1,157 @@
+-- commands: what begins with a colon at the prompt.
+local near = require "p2pd.repl.near"
+local task = require "p2pd.task"
+
+local M = {}
+
+local intro = [[
+Every line is a task: what waits may be written as it is, and other tasks go on meanwhile. A line that is not finished
+goes on in the next one. The value of an expression is shown, and kept in _ (the one before it in __).
+A local of one line is kept for the next ones, as a copy and only here: functions of the same line keep the original,
+other modules do not see it, and setting it to nil brings back the global of that name. Other assignments make globals.
+A <close> variable is closed where its line ends: leave <close> out here.
+Ctrl-C clears the line, or cancels what runs; tasks in the background (their number is in the prompt) go on.
+Ctrl-D leaves. Tab completes. Lines that begin with a space, or hold a secret, are not kept in the history.
+]]
+
+local list -- of { name, argument, text, function(session, rest) }
+
+local function help(session, name)
+  local reference = require "p2pd.repl.help"
+  if name ~= "" then
+    name = name:gsub("^:", "")
+    local text, message = reference.about(name, session.paint, session.style().width)
+    if text then session.say(text) else session.complain(message) end
+    return
+  end
+  local lines = { intro }
+  for _, command in ipairs(list) do
+    lines[#lines + 1] = ("  %-18s %s"):format(":" .. command[1] .. " " .. command[2], command[3])
+  end
+  local topics = reference.topics()
+  if #topics > 0 then
+    lines[#lines + 1] = "\nTopics, by :help TOPIC: " .. table.concat(topics, ", ")
+  end
+  session.say(table.concat(lines, "\n"))
+end
+
+local function quit(session)
+  session.over = true
+end
+
+local function trace(session)
+  session.say(session.trace and session.safe(session.trace) or "nothing has failed yet")
+end
+
+local function why(session)
+  local loaded = package.loaded["p2pd.node"]
+  local report = type(loaded) == "table" and loaded.last_report
+  if not report then
+    session.say "nothing was connected yet"
+    return
+  end
+  session.foreground(function()
+    session.say(session.safe(type(report) == "table" and report.text and report:text() or tostring(report)))
+  end)
+end
+
+local function tasks(session)
+  local all = task.list()
+  local own, lines = task.current(), {}
+  for i = #all, 1, -1 do -- the oldest first
+    if all[i] ~= own then
+      local place = ""
+      for frame in all[i]:traceback():gmatch "\n\t([^\n]+)" do
+        if not frame:find("[C]", 1, true) then
+          place = frame:gsub(": in .*$", "")
+          break
+        end
+      end
+      lines[#lines + 1] = ("  %-22s %s"):format(tostring(all[i]), place)
+    end
+  end
+  session.say(session.safe(#lines > 0 and table.concat(lines, "\n") or "no task runs in the background"))
+end
+
+local function time(session, code)
+  if code == "" then
+    session.complain ":time needs an expression"
+    return
+  end
+  local body, message = session.compile(code)
+  if not body then
+    session.complain(message)
+    return
+  end
+  local seconds = session.evaluate(body)
+  session.say(session.paint("faint", session.duration(seconds)))
+end
+
+-- Whoever holds the old module in a variable of the prompt's gets the new one.
+local function reload(session, name)
+  local old = package.loaded[name]
+  if name == "" or old == nil then
+    local names = {}
+    for loaded in next, package.loaded do names[#names + 1] = tostring(loaded) end
+    local guess = near.among(name, names)
+    session.complain(name == "" and ":reload needs the name of a module"
+      or ("'%s' is not loaded%s"):format(name, guess and "; did you mean " .. guess .. "?" or ""))
+    return
+  end
+  if name == "p2pd.core" or package.preload[name] or package.searchpath(name, package.cpath) then
+    session.complain(("'%s' is not written in Lua: it stays as it is"):format(name))
+    return
+  end
+  package.loaded[name] = nil
+  local done, new = session.foreground(require, name)
+  if not done then
+    package.loaded[name] = old
+    return
+  end
+  for _, variables in ipairs { session.env, _G } do
+    for key, value in next, variables do
+      if rawequal(value, old) then rawset(variables, key, new) end
+    end
+  end
+  session.say(("%s was loaded again"):format(name))
+end
+
+list = {
+  { "help", "[NAME]", "this text, or what is known of a function, a type, or a topic", help },
+  { "quit", "", "leave, as Ctrl-D does; what runs in the background is cancelled", quit },
+  { "trace", "", "where the last error was thrown", trace },
+  { "why", "", "what the last connection attempt did, and why", why },
+  { "tasks", "", "what runs in the background, and where it waits", tasks },
+  { "time", "EXPR", "how long the expression takes", time },
+  { "reload", "MODULE", "require the module anew; the prompt's variables that hold the old one get the new", reload },
+}
+
+function M.names()
+  local names = {}
+  for i, command in ipairs(list) do names[i] = command[1] end
+  return names
+end
+
+--- Runs ":name rest". An abbreviation that only one command begins with will do.
+---@param session table
+---@param name string
+---@param rest string
+function M.run(session, name, rest)
+  local matching = {}
+  for _, command in ipairs(list) do
+    if command[1] == name then
+      command[4](session, rest)
+      return
+    end
+    if name ~= "" and command[1]:sub(1, #name) == name then matching[#matching + 1] = command end
+  end
+  if #matching == 1 then
+    matching[1][4](session, rest)
+    return
+  end
+  local guess = near.among(name, M.names())
+  session.complain(("there is no command ':%s'%s"):format(name,
+    guess and "; did you mean :" .. guess:gsub(" or ", " or :") .. "?" or "; :help lists them"))
+end
+
+return M

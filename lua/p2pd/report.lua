@@ -1,0 +1,352 @@
+-- report: what one attempt did. Each rung (a strategy that is not made of others) is in it exactly once, whether it
+-- succeeded, failed, was cancelled, passed over or never reached.
+local task = require "p2pd.task"
+
+local M = {}
+
+---@class p2pd.Rung
+---@field name string
+---@field position string its place in the pipeline, "1.2" is the second child of the whole
+---@field ok boolean whether the attempt's pipe came from here
+---@field started_ms? number after the attempt's start; nil when it was passed over
+---@field ms? number how long it took
+---@field code? string why it failed
+---@field message? string the same as a sentence, "ECODE: …"
+---@field skipped? string why it was passed over
+---@field tries? integer how often it was tried, when more than once
+---@field notes? table<string, any> what the strategy noted: what it predicted, what it saw
+---@field dials? table[] each address that was dialed: to, scope, started_ms, ms, ok, code
+---@field traceback? string where it threw
+
+---@class p2pd.Report
+local report = {}
+report.__index = report
+report.__name = "p2pd.report"
+
+local STEP = "  "
+local LONGEST_TEXT = 400
+
+--- A new report; its clock starts with the attempt.
+---@param options? { on_event?: fun(event: table) } on_event is the same as report:events(on_event)
+---@return p2pd.Report
+function M.new(options)
+  local self = setmetatable({ started = task.now(), secrets = {}, listeners = {} }, report)
+  for key, value in pairs(options or {}) do
+    if key ~= "on_event" then error(("unknown option '%s'"):format(tostring(key)), 2) end
+    if type(value) ~= "function" then error("option 'on_event' is a function", 2) end
+    self:events(value)
+  end
+  return self
+end
+
+-- Texts -----------------------------------------------------------------------------------------------------------
+
+local function redact(self, text)
+  for secret in pairs(self.secrets) do
+    local from, to = text:find(secret, 1, true)
+    while from do
+      text = text:sub(1, from - 1) .. "(secret)" .. text:sub(to + 1)
+      from, to = text:find(secret, from, true)
+    end
+  end
+  return text
+end
+
+-- What peers and errors say goes to terminals: one line, no control characters, bounded, and without secrets.
+local function clean(self, text)
+  text = redact(self, text):gsub("[%c\x7f]+", " ")
+  if not utf8.len(text) then text = text:gsub("[\x80-\xff]", "?") end
+  if #text > LONGEST_TEXT then
+    text = text:sub(1, utf8.offset(text, 0, LONGEST_TEXT + 1) - 1) .. "…"
+  end
+  return text
+end
+
+local function is_list(value)
+  local count = 0
+  for _ in pairs(value) do count = count + 1 end
+  return count == #value
+end
+
+-- A copy that JSON can carry and that does not change when the strategy goes on.
+local function clean_value(self, value, depth)
+  if type(value) == "string" then return clean(self, value) end
+  if type(value) == "boolean" then return value end
+  if type(value) == "number" and value - value == 0 then return value end
+  if type(value) ~= "table" then return clean(self, tostring(value)) end
+  if depth == 0 then return "…" end
+  local copy, list = {}, is_list(value)
+  for k, v in pairs(value) do
+    copy[list and k or clean(self, tostring(k))] = clean_value(self, v, depth - 1)
+  end
+  return copy
+end
+
+-- Milliseconds to a tenth; a whole number as such, so that JSON and people see 412, not 412.0.
+local function ms(seconds)
+  local tenths = math.floor(seconds * 10000 + 0.5)
+  return tenths % 10 == 0 and tenths // 10 or tenths / 10
+end
+
+--- From now on the text does not appear in the report, whatever notes or messages contain it.
+---@param secret string
+function report:hide(secret)
+  if #secret > 0 then self.secrets[secret] = true end
+end
+
+-- The tree --------------------------------------------------------------------------------------------------------
+
+local function add_node(self, parent, strategy)
+  local siblings = parent and parent.children
+  local node = {
+    strategy = strategy, name = strategy.name, parent = parent, entered = 0, tries = 0, running = false,
+    group = strategy.children ~= nil, children = {},
+    position = not parent and "1" or parent.position .. "." .. (#siblings + 1),
+  }
+  if siblings then siblings[#siblings + 1] = node end
+  for _, child in ipairs(strategy.children or {}) do add_node(self, node, child) end
+  return node
+end
+
+--- Lays out the whole pipeline, so that what is never reached is in the report too.
+function report:plan(strategy)
+  self.started = task.now()
+  self.root = add_node(self, nil, strategy)
+end
+
+--- The node for a strategy that is about to run under `parent`: of its children that are this strategy the one that ran
+--- least often; one that was not declared as a child is added.
+function report:enter(parent, strategy)
+  local found
+  if not parent then
+    if not self.root then self:plan(strategy) end
+    found = self.root
+  else
+    for _, node in ipairs(parent.children) do
+      local fits = node.strategy == strategy and not node.running
+      if fits and (not found or node.entered < found.entered) then found = node end
+    end
+  end
+  found = found or add_node(self, parent, strategy)
+  found.running = true
+  found.entered = found.entered + 1
+  found.started = task.now()
+  return found
+end
+
+local function each_rung(node, f)
+  if not node then return end
+  if not node.group then f(node) end
+  for _, child in ipairs(node.children) do each_rung(child, f) end
+end
+
+local function public(node)
+  local result = node.result or {}
+  return {
+    name = node.name, position = node.position, ok = result.ok or false, started_ms = result.started_ms,
+    ms = result.ms, code = result.code, message = result.message, skipped = result.skipped,
+    tries = node.tries > 1 and node.tries or nil, notes = node.notes, dials = node.dials,
+    traceback = result.traceback,
+  }
+end
+
+local function emit(self, node)
+  local event = public(node)
+  event.event, event.traceback = "rung", nil
+  for _, listener in ipairs(self.listeners) do
+    local ok, err = pcall(listener, event)
+    -- It must not end the attempt, nor vanish: as a task that nobody waits for, it is printed.
+    if not ok and not task.is_cancelled(err) then task.spawn(error, err, 0) end
+  end
+end
+
+local function pass_over(self, node, reason)
+  each_rung(node, function(rung)
+    if rung.running or rung.result and (not rung.result.skipped or rung.result.skipped == reason) then return end
+    rung.result = { skipped = reason }
+    emit(self, rung)
+  end)
+end
+
+--- What became of a node that `enter` gave. `result`: ok; or skipped; or code, message, traceback.
+function report:leave(node, result)
+  local now = task.now()
+  node.running = false
+  if result.skipped then
+    local reason = clean(self, result.skipped)
+    node.skipped = reason
+    pass_over(self, node, reason)
+    return
+  end
+  if node.group then
+    node.failure = result.message and clean(self, result.message)
+    return
+  end
+  node.tries = node.tries + 1
+  node.result = {
+    ok = result.ok or false, code = result.code, message = result.message and clean(self, result.message),
+    traceback = result.traceback and redact(self, result.traceback),
+    started_ms = ms(node.started - self.started), ms = ms(now - node.started),
+  }
+  emit(self, node)
+end
+
+local function why_not_reached(self, node)
+  local above = node.parent
+  while above do
+    if above.skipped then return above.skipped end
+    above = above.parent
+  end
+  if self.winner then return self.winner .. " connected first" end
+  return "the attempt ended before its turn"
+end
+
+--- The end of the attempt: `winner` is the node whose pipe was kept; when there is none, code and message say why.
+function report:finish(winner, code, message)
+  if self.ended then return end
+  self.ended = task.now()
+  self.winner = winner and winner.name
+  if not winner then self.code, self.message = code, clean(self, message) end
+  each_rung(self.root, function(node)
+    if node.result and node.result.ok and node ~= winner then
+      local text = ("ELOST: its pipe was closed again, %s"):format(self.winner and self.winner .. "'s was kept"
+        or "the attempt was over")
+      node.result.ok, node.result.code, node.result.message = false, "ELOST", text
+    elseif not node.result then
+      pass_over(self, node, why_not_reached(self, node))
+    end
+  end)
+end
+
+--- One sentence for all that failed, and its code: the one given, or that on which the rungs agree, or EUNREACHABLE.
+---@param given? string
+---@return string message, string code
+function report:failure(given)
+  local parts, skipped, code = {}, {}, given
+  each_rung(self.root, function(node)
+    local result = node.result
+    if not result then return end
+    if result.skipped then
+      skipped[#skipped + 1] = ("%s: %s"):format(node.name, result.skipped)
+    elseif not result.ok then
+      parts[#parts + 1] = ("%s: %s"):format(node.name, (result.message:gsub("^E%w+: ", "")))
+      if not given then code = (code == nil or code == result.code) and result.code or "EUNREACHABLE" end
+    end
+  end)
+  if #parts == 0 then
+    return ("EUNREACHABLE: no strategy applies (%s)"):format(table.concat(skipped, "; ")), "EUNREACHABLE"
+  end
+  return ("%s: no way to the peer was found (%s)"):format(code, table.concat(parts, "; ")), code
+end
+
+-- What strategies leave -------------------------------------------------------------------------------------------
+
+function report:note(node, key, value)
+  node.notes = node.notes or {}
+  node.notes[clean(self, key)] = clean_value(self, value, 4)
+end
+
+--- Notes an address that is being dialed; the function that is returned takes the outcome.
+function report:dial(node, to, scope)
+  node.dials = node.dials or {}
+  local started = task.now()
+  local entry = { to = to, scope = scope, started_ms = ms(started - self.started), ok = false, code = "ECANCELED" }
+  node.dials[#node.dials + 1] = entry
+  return function(ok, code)
+    entry.ms, entry.ok, entry.code = ms(task.now() - started), ok, not ok and code or nil
+  end
+end
+
+-- For the outside -------------------------------------------------------------------------------------------------
+
+--- Calls the function with each rung when it has ended, been passed over or cancelled, as a table with event = "rung";
+--- a rung that is tried again gives another event, with its `tries`. It must not wait.
+---@param listener fun(event: table)
+function report:events(listener)
+  if type(listener) ~= "function" then error("a function is expected, not a " .. type(listener), 2) end
+  self.listeners[#self.listeners + 1] = listener
+end
+
+--- The report as a table, fit for JSON.
+---@return { ok: boolean, ms: number, strategy?: string, code?: string, message?: string, rungs: p2pd.Rung[] }
+function report:table()
+  local rungs = {}
+  each_rung(self.root, function(node) rungs[#rungs + 1] = public(node) end)
+  return {
+    ok = self.winner ~= nil, ms = ms((self.ended or task.now()) - self.started), strategy = self.winner,
+    code = self.code, message = self.message, rungs = rungs,
+  }
+end
+
+local function value_text(value)
+  if type(value) ~= "table" then return tostring(value) end
+  local parts = {}
+  for i, v in ipairs(value) do parts[i] = value_text(v) end
+  if #parts == 0 then
+    for k, v in pairs(value) do parts[#parts + 1] = ("%s=%s"):format(k, value_text(v)) end
+    table.sort(parts)
+  end
+  return table.concat(parts, ", ")
+end
+
+local function outcome(node)
+  local result = node.result
+  if not result then return node.running and "is at work" or "waits for its turn" end
+  if result.skipped then return "passed over: " .. result.skipped end
+  local tries = node.tries > 1 and (" (try %d)"):format(node.tries) or ""
+  if result.ok then return ("connected after %s ms%s"):format(result.ms, tries) end
+  return ("failed after %s ms%s  %s"):format(result.ms, tries, result.message)
+end
+
+local function dial_outcome(dial)
+  if dial.ok then return ("answered after %s ms"):format(dial.ms) end
+  return dial.ms and ("%s after %s ms"):format(dial.code, dial.ms) or "given up"
+end
+
+local function write_node(lines, node, depth, width)
+  local indent = STEP:rep(depth)
+  if node.group then
+    lines[#lines + 1] = indent .. node.name
+  else
+    local at = node.result and node.result.started_ms
+    local label = indent .. node.name
+    label = label .. (" "):rep(width - #label)
+    lines[#lines + 1] = ("%s  %8s  %s"):format(label, at and ("%s ms"):format(at) or "", outcome(node))
+    for _, dial in ipairs(node.dials or {}) do
+      lines[#lines + 1] = ("%s  %8s  %s%s: %s"):format((" "):rep(width), ("%s ms"):format(dial.started_ms), dial.to,
+        dial.scope and (" (%s)"):format(dial.scope) or "", dial_outcome(dial))
+    end
+    local keys = {}
+    for key in pairs(node.notes or {}) do keys[#keys + 1] = key end
+    table.sort(keys)
+    for _, key in ipairs(keys) do
+      lines[#lines + 1] = ("%s  %8s  %s: %s"):format((" "):rep(width), "", key, value_text(node.notes[key]))
+    end
+  end
+  for _, child in ipairs(node.children) do write_node(lines, child, depth + 1, width) end
+end
+
+--- The report for a person: the pipeline as a tree, what each rung did and when it started.
+---@return string
+function report:text()
+  local took = ("%s ms"):format(ms((self.ended or task.now()) - self.started))
+  local lines = {
+    self.winner and ("connected by %s in %s"):format(self.winner, took)
+    or self.ended and ("not connected, %s: %s"):format(took, self.message)
+    or ("under way for %s"):format(took),
+  }
+  local function widest(node, depth)
+    local width = #STEP * depth + #node.name
+    for _, child in ipairs(node.children) do width = math.max(width, widest(child, depth + 1)) end
+    return width
+  end
+  if self.root then write_node(lines, self.root, 1, widest(self.root, 1)) end
+  return table.concat(lines, "\n")
+end
+
+function report:__tostring()
+  if self.winner then return ("report (connected by %s)"):format(self.winner) end
+  return ("report (%s)"):format(self.ended and self.code or "under way")
+end
+
+return M

@@ -1,0 +1,456 @@
+-- meta: what is public is documented, what is documented is there, and what the texts say about the code holds.
+local p2pd = require "p2pd"
+local core = require "p2pd.core"
+local luv = require "luv"
+local context = require "p2pd.context"
+local report = require "p2pd.report"
+local run = require "spec.support.run"
+
+local BUILD = os.getenv "P2PD_BUILD" or "build"
+
+local function read(path)
+  local file = assert(io.open(path, "rb"))
+  local text = file:read "a"
+  file:close()
+  return text
+end
+
+local function files(folder, pattern)
+  local found = {}
+  for name in luv.fs_scandir_next, assert(luv.fs_scandir(folder)) do
+    if name:find(pattern) then found[#found + 1] = folder .. "/" .. name end
+  end
+  table.sort(found)
+  return found
+end
+
+local function keys(map)
+  local list = {}
+  for key in pairs(map) do list[#list + 1] = key end
+  table.sort(list)
+  return list
+end
+
+-- lua/meta --------------------------------------------------------------------------------------------------------
+
+-- Each documented function, by the name of its table and its own: parameters, and the comment directly above.
+local function documented()
+  local names = {}
+  for _, path in ipairs(files("lua/meta", "%.lua$")) do
+    local comment = {}
+    for line in read(path):gmatch "[^\n]*" do
+      local owner, name, parameters = line:match "^function ([%w_]+)[.:]([%w_]+)%((.*)%) end$"
+      if owner then
+        names[owner] = names[owner] or {}
+        names[owner][name] = { parameters = parameters, comment = table.concat(comment, "\n"), path = path }
+      end
+      if line:find "^%-%-%-" then comment[#comment + 1] = line else comment = {} end
+    end
+  end
+  return names
+end
+
+-- The fields of a documented class, a set.
+local function fields(class)
+  local found = {}
+  for _, path in ipairs(files("lua/meta", "%.lua$")) do
+    local inside = false
+    for line in read(path):gmatch "[^\n]*" do
+      local opened = line:match "^%-%-%-@class ([%w_.]+)"
+      if opened then inside = opened == class end
+      if not line:find "^%-%-%-" then inside = false end
+      local field = inside and line:match "^%-%-%-@field ([%w_]+)"
+      if field then found[field] = true end
+    end
+  end
+  return found
+end
+
+local function functions_of(object)
+  local found = {}
+  for name, value in pairs(object) do
+    if type(name) == "string" and name:sub(1, 2) ~= "__" and type(value) == "function" then found[name] = true end
+  end
+  return found
+end
+
+-- What a node or the pipeline calls and a script has no use for. Not part of what is promised.
+local internal = {
+  pipe = { "commit" },
+  report = { "dial", "enter", "events", "failure", "finish", "hide", "leave", "note", "plan" },
+}
+
+local nothing = function() return nil, "ENOTSUP: not here", "ENOTSUP" end
+local no_means = {
+  dial = nothing, send = nothing, request = nothing, reply = nothing,
+  prefixes = function() return {} end, loopback_only = function() return true end,
+  expect = function() return { wait = nothing, close = function() end } end,
+}
+
+local function new_context(role, means)
+  local address = { signal = { 0 }, ipv4 = {}, ipv6 = {}, node_id = "peer", machine_id = "machine" }
+  return context.new {
+    peer = address, own = address, role = role, report = report.new(),
+    means = setmetatable(means or {}, { __index = no_means }),
+  }
+end
+
+local function with_folder(f)
+  local folder = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-meta-XXXXXX"))
+  local guard <close> = setmetatable({}, { -- luacheck: ignore
+    __close = function()
+      for _, path in ipairs(files(folder, "")) do os.remove(path) end -- folders too, once they are empty
+      luv.fs_rmdir(folder)
+    end,
+  })
+  return f(folder)
+end
+
+local function new_node(folder)
+  return assert(p2pd.node {
+    bind = "127.0.0.1", key = folder .. "/key.pem", listen = false,
+    settings = { mqtt = {}, stun = {}, turn = {}, ntp = {}, names = {} },
+  })
+end
+
+-- The tables in which the methods of public objects are found.
+local function at_run_time()
+  local found = {
+    p2pd = p2pd, address = p2pd.address, pipeline = p2pd.pipeline, settings = p2pd.settings,
+    task = debug.getregistry()["p2pd.task"].__index, pipe = core.pipe.methods,
+    group = getmetatable(p2pd.group()).__index, channel = getmetatable(p2pd.channel()).__index,
+    report = getmetatable(report.new()).__index,
+  }
+  p2pd.pipeline.run({
+    name = "look",
+    connect = function(ctx)
+      found.ctx, found.arrival = getmetatable(ctx).__index, getmetatable(assert(ctx:expect())).__index
+    end,
+  }, new_context "connect")
+  with_folder(function(folder)
+    local node <close> = new_node(folder)
+    found.node = getmetatable(node).__index
+  end)
+  return found
+end
+
+describe("lua/meta", function()
+  it("has each public function that is there, and none that is not", run(function()
+    local known, there = documented(), at_run_time()
+    assert.same(keys(there), keys(known))
+    for owner, object in pairs(there) do
+      local expected = functions_of(object)
+      for _, name in ipairs(internal[owner] or {}) do
+        assert(expected[name], ("%s:%s is called internal, but is not there"):format(owner, name))
+        expected[name] = nil
+      end
+      assert.same(keys(expected), keys(known[owner]), owner)
+    end
+  end))
+
+  it("names the parameters of each function, and says what it does", function()
+    for owner, functions in pairs(documented()) do
+      for name, about in pairs(functions) do
+        local where = ("%s: %s.%s"):format(about.path, owner, name)
+        assert(about.comment:find "^%-%-%- ?%u", where .. " does not say what it does")
+        local expected, found = {}, {}
+        for parameter in about.parameters:gmatch "[%w_.]+" do expected[#expected + 1] = parameter end
+        for parameter in about.comment:gmatch "@param ([%w_.]+)" do found[#found + 1] = parameter end
+        assert.same(expected, found, where)
+      end
+    end
+  end)
+
+  it("is what :help prints", function()
+    local help = require "p2pd.repl.help"
+    local function plain(_, text) return text end
+    for owner, functions in pairs(documented()) do
+      for name, about in pairs(functions) do
+        local text = assert(help.about(owner .. "." .. name, plain, 10000))
+        local first = about.comment:match "^%-%-%- ?([^\n]+)"
+        assert(text:find(first, 1, true), ("%s.%s: %s"):format(owner, name, text))
+      end
+    end
+    for _, path in ipairs(files("lua/doc", "%.md$")) do assert(help.about(path:match "(%w+)%.md$", plain, 80)) end
+  end)
+
+  it("is Lua that loads", function()
+    for _, path in ipairs(files("lua/meta", "%.lua$")) do
+      assert(loadfile(path))
+      assert(read(path):find "^%-%-%-@meta p2pd", path)
+    end
+  end)
+
+  it("knows the fields of the library's parts, and the options that the code takes", function()
+    assert.same({ "address", "pipeline", "settings" }, keys(fields "p2pd"))
+    local source = read "lua/p2pd/node.lua"
+    for class, variable in pairs {
+      ["p2pd.NodeOptions"] = "node_options", ["p2pd.ConnectOptions"] = "connect_options",
+    } do
+      local taken = {}
+      for name in source:match("local " .. variable .. " = (%b{})"):gmatch "([%w_]+) = \"" do taken[name] = true end
+      assert.same(keys(taken), keys(fields(class)), class)
+    end
+    local strategy = {}
+    for name in pairs(fields "p2pd.Strategy") do strategy[name] = true end
+    local code = read "lua/p2pd/context.lua"
+    for name in code:match("local strategy_fields = (%b{})"):gmatch "([%w_]+) = \"" do
+      assert(strategy[name], name)
+      strategy[name] = nil
+    end
+    assert.same({}, strategy)
+    local dial = {}
+    for name in code:match("local dial_options = (%b{})"):gmatch "([%w_]+) = \"" do dial[name] = true end
+    assert.same(keys(dial), keys(fields "p2pd.DialOptions"))
+  end)
+
+  it("knows the lists of the settings", function()
+    assert.same(keys(assert(p2pd.settings.from {})), keys(fields "p2pd.Settings"))
+  end)
+
+  it("knows the fields of an address", function()
+    local vectors = require "cjson".decode(read "spec/vectors/address_valid.json")
+    local text = "0,1-[1,0,8.8.8.8,192.168.21.21,58959,3,2,0]-0-zmUGXPOFxUBuToh-easdasd"
+    local parsed = assert(p2pd.address.parse(text))
+    assert.same(keys(parsed), keys(fields "p2pd.Address"))
+    assert.same(keys(parsed.ipv4[1]), keys(fields "p2pd.Interface"))
+    assert(#keys(vectors) > 0)
+  end)
+end)
+
+-- Texts -----------------------------------------------------------------------------------------------------------
+
+local texts = files("lua/doc", "%.md$")
+table.insert(texts, "README.md")
+
+-- The fenced blocks of a language, in their order.
+local function blocks(path, language)
+  local found = {}
+  for block in ("\n" .. read(path)):gmatch("\n```" .. language .. "\n(.-)\n```") do found[#found + 1] = block end
+  return found
+end
+
+local function define(path, name)
+  local text = read(path):gsub("\\\n", " ")
+  local value = text:match("#define " .. name .. "%s+(%b())") or text:match("#define " .. name .. "%s+(%d+)")
+  return load("return " .. assert(value, name))()
+end
+
+local function written(path, pattern)
+  return math.tointeger((assert(read(path):match(pattern), pattern)))
+end
+
+describe("the guide and the README", function()
+  it("link to what is there", function()
+    local count = 0
+    for _, path in ipairs(texts) do
+      local folder = path:match "^(.*)/" or "."
+      for target in read(path):gmatch "%]%(([^)#]+)[^)]*%)" do
+        assert(not target:find "^%a+:", path .. " links to the outside: " .. target)
+        assert(luv.fs_stat(folder .. "/" .. target), path .. " links to nothing: " .. target)
+        count = count + 1
+      end
+    end
+    assert(count > 10)
+  end)
+
+  it("have Lua in them that is Lua", function()
+    for _, path in ipairs(texts) do
+      for _, block in ipairs(blocks(path, "lua")) do
+        if not load(block) then assert(load("return {" .. block .. "}", "=" .. path)) end
+      end
+    end
+  end)
+
+  it("name the codes of core/err.h with their meanings, and libuv's by libuv's names", function()
+    local text, own, listed = read "lua/doc/errors.md", {}, {}
+    for name, sentence in read("core/err.h"):gmatch "X%((E%w+), %-%d+, \"(.-)\"%)" do own[name] = sentence end
+    local first, second = text:match "## Codes of our own(.-)\n## .*\n## Codes of the system(.*)"
+    for name, sentence in first:gmatch "\n| `(E%w+)` | (.-) |" do listed[name] = sentence end
+    assert.same(own, listed)
+    local system = { EOF = true, EAI_NONAME = true, EAI_AGAIN = true }
+    for number = 1, 200 do system[select(2, luv.translate_sys_error(-number)) or ""] = true end
+    for cell in second:gmatch "\n| (`.-) |" do
+      for name in cell:gmatch "`([%w_]+)`" do assert(system[name], name .. " is no code of libuv's") end
+    end
+    local alias = read "lua/meta/p2pd.lua":match "@alias p2pd.Code\n(.-)\n\n"
+    for name, sentence in pairs(own) do
+      assert(alias:find(("\"%s\" %s\n"):format(name, sentence), 1, true), "p2pd.Code lacks " .. name)
+    end
+  end)
+
+  it("name every code that the Lua files make", function()
+    local text = read "lua/doc/errors.md"
+    for _, path in ipairs(core.source.list()) do
+      if path:find "^lua/p2pd/.*%.lua$" and not path:find "repl" or path:find "^scripts/" then
+        for code in read(path):gmatch "\"(E[A-Z0-9][A-Z0-9_]+)\"" do
+          assert(text:find("`" .. code .. "`", 1, true), ("%s: %s is in no table of errors.md"):format(path, code))
+        end
+      end
+    end
+  end)
+
+  it("have the numbers of the code", function()
+    local KIB = 1024
+    for _, claim in ipairs {
+      { "lua/doc/pipes.md", "more than %d KiB wait", define("core/pipe.h", "PIPE_HIGH_WATER") // KIB },
+      { "lua/doc/pipes.md", "until less than %d KiB do", define("core/pipe.h", "PIPE_LOW_WATER") // KIB },
+      { "lua/doc/pipes.md", "at most %d seconds", define("core/pipe.h", "PIPE_LINGER_MS") // 1000 },
+      { "lua/doc/pipes.md", "takes about %d KiB", define("core/pipe_flow.c", "SAVE_SIZE") // KIB },
+      { "lua/doc/pipes.md", "handshakes under way | %d;", define("core/listener.c", "CROWD") },
+      { "lua/doc/pipes.md", "from accept to commit | %d s", written("core/listener.c", "patience_ms = (%d+)") // 1000 },
+      { "lua/doc/pipes.md", "key is proven | %d KiB", define("core/tls.h", "TLS_HANDSHAKE_LIMIT") // KIB },
+      { "lua/doc/pipes.md", "%d in the listener", written("core/listener.c", "untaken = (%d+)") },
+      { "lua/doc/pipes.md", "at one time | %d |", define("core/listener.h", "LISTENER_ARRIVALS") },
+      { "lua/doc/pipes.md", "(%d to", define("core/derive.h", "DERIVE_PORT_FIRST") },
+      { "lua/doc/pipes.md", "to %d)", define("core/derive.h", "DERIVE_PORT_LAST") },
+      { "lua/doc/signaling.md", "at most %d bytes", define("core/seal.h", "SEAL_MAX_MESSAGE") },
+      { "lua/doc/signaling.md", "leaves %d for the body", define("core/seal.h", "SEAL_MAX_MESSAGE") - 171 },
+      { "lua/doc/signaling.md", "beyond %d seconds", define("core/inbox.h", "INBOX_WINDOW_MS") // 1000 },
+      { "lua/doc/signaling.md", "(%d a second", define("core/bucket.h", "BUCKET_MESSAGES_PER_S") },
+      { "lua/doc/signaling.md", "second, %d at once", define("core/bucket.h", "BUCKET_MESSAGES_BURST") },
+      { "lua/doc/signaling.md", "has %d entries", define("core/addr.h", "ADDR_BROKERS") },
+    } do
+      local path, text = claim[1], claim[2]:gsub("%%d", "%%s"):format(claim[3])
+      assert(read(path):gsub("%s+", " "):find(text, 1, true), ("%s does not say '%s'"):format(path, text))
+    end
+  end)
+
+  it("name the counters of signaling", function()
+    local listed, there = { accepted = true }, {}
+    for name in read("lua/doc/signaling.md"):gmatch "\n| `(%l+)` | " do listed[name] = true end
+    for name in ("kind id re from"):gmatch "%w+" do listed[name] = nil end
+    for name in read("core/inbox.h"):gmatch "X%((%l+), \"" do there[name] = true end
+    assert.same(keys(there), keys(listed))
+  end)
+
+  it("draw the sealed layout as core/seal.h does", function()
+    local text = read "lua/doc/signaling.md"
+    for line in read("core/seal.h"):gmatch "[^\n]+" do
+      local drawn = line:match "^ %*%s+(|.*|)$" or line:match "^ %*%s+(%+%-.*%+)$"
+      if drawn then assert(text:find(drawn, 1, true), "signaling.md lacks " .. drawn) end
+    end
+  end)
+end)
+
+describe("the README", function()
+  local program = luv.fs_realpath(BUILD .. "/p2pd-lua")
+
+  -- What a command prints, and its exit status.
+  local function output_of(command)
+    local stream = assert(io.popen(command .. " 2>&1"))
+    local text = stream:read "a"
+    return text, select(3, stream:close())
+  end
+
+  it("has a script of ten lines that works", function()
+    local script = blocks("README.md", "lua")[1]
+    local lines = 0
+    for _ in script:gmatch "[^\n]+" do lines = lines + 1 end
+    assert.equal(10, lines)
+    with_folder(function(folder)
+      local settings = folder .. "/p2pd-lua/settings.lua"
+      luv.fs_mkdir(folder .. "/p2pd-lua", 448) -- 0700
+      for path, text in pairs { [folder .. "/hello.lua"] = script, [settings] = "return { mqtt = {}, stun = {} }" } do
+        local file = assert(io.open(path, "w"))
+        file:write(text)
+        file:close()
+      end
+      luv.fs_chmod(settings, 384) -- 0600
+      local variables = ("-u P2PD_LUA XDG_CONFIG_HOME='%s' XDG_DATA_HOME='%s'"):format(folder, folder)
+      local text, status = output_of(("cd '%s' && env %s timeout 20 '%s' hello.lua"):format(folder, variables, program))
+      for name in luv.fs_scandir_next, assert(luv.fs_scandir(folder .. "/p2pd-lua")) do
+        os.remove(folder .. "/p2pd-lua/" .. name)
+      end
+      assert(text:find "direct%s+%S+:%d+%s+hello %w+\n$", text)
+      assert.equal(0, status, text)
+    end)
+  end)
+
+  it("lists the options of the built-in programs", function()
+    local programs, listed, there = { "listen", "connect", "demo" }, {}, {}
+    for option, of in read("README.md"):gmatch "\n| `(%-%-[%w-]+)[^`]*` | (%w+) |" do
+      for _, name in ipairs(of == "all" and programs or { of }) do listed[name .. " " .. option] = true end
+    end
+    for _, name in ipairs(programs) do
+      local text, status = output_of(("timeout 20 '%s' %s --help"):format(program, name))
+      assert.equal(0, status, text)
+      for option in text:gmatch "\n  (%-%-[%w-]+)" do there[name .. " " .. option] = true end
+    end
+    assert.same(keys(there), keys(listed))
+  end)
+
+  it("names in its table of the API what lua/meta has", function()
+    local known, rows = documented(), 0
+    local owners = {
+      ["`p2pd`"] = "p2pd", node = "node", pipe = "pipe", ["task, group"] = "task", channel = "channel",
+      ["`p2pd.address`"] = "address", ["`p2pd.pipeline`"] = "pipeline", ["strategy, ctx"] = "ctx", report = "report",
+      ["`p2pd.settings`"] = "settings",
+    }
+    for part, names, link in read("README.md"):gmatch "\n| ([^|]-) | ([^|]-) | %[[%w.]+%]%((lua/meta/%w+%.lua)%) |" do
+      local owner = assert(owners[part], part)
+      local class = { pipe = "p2pd.Pipe", task = "p2pd.Task" }
+      for name in names:gmatch "`([%w_]+)`" do
+        local there = known[owner][name] or owner == "task" and known.group[name]
+          or class[owner] and fields(class[owner])[name]
+        assert(there, ("README: %s has no %s"):format(part, name))
+      end
+      assert(luv.fs_stat(link), link)
+      rows = rows + 1
+    end
+    assert.equal(#keys(owners), rows)
+  end)
+end)
+
+describe("the guide's examples", function()
+  local function loaded(text, name, ...)
+    return assert(load(text, "=" .. name, "t", setmetatable(..., { __index = _G })))
+  end
+
+  it("of tasks do what they say", run(function()
+    local said, printed = {}, {}
+    local block = blocks("lua/doc/tasks.md", "lua")[1]
+    for line in block:gmatch "%-%->%s*([^\n]+)" do said[#said + 1] = line end
+    loaded(block, "tasks.md", { print = function(...) printed[#printed + 1] = table.concat({ ... }, " ") end })()
+    assert.same({ "hello world" }, said)
+    assert.same(said, printed)
+  end))
+
+  it("of strategies work: ask.lua asks, dials what it was told, and answers", run(function()
+    local ask = loaded(blocks("lua/doc/strategies.md", "lua")[1], "ask.lua", {})()
+    assert(context.check(ask))
+    local here = "0-[1,0,192.0.2.7,192.0.2.7,4242,1,1,0]-0-someone-somewhere"
+    local dialed, pipe = nil, { close = function() end }
+    local ctx = new_context("connect", {
+      request = function(fields_) return { kind = fields_.kind, from = here } end,
+      dial = function(options) dialed = options return pipe end,
+    })
+    assert.equal(pipe, p2pd.pipeline.run(ask, ctx))
+    assert.equal("192.0.2.7", dialed.ip)
+    assert.equal(4242, dialed.port)
+    local answered
+    ctx = new_context("respond", {
+      reply = function(message, fields_) answered = { message, fields_.kind } return 1 end,
+    })
+    local message = { kind = "ask", id = ("0"):rep(32), from = here }
+    p2pd.pipeline.respond(ask, ctx, message)
+    assert.same({ message }, answered)
+  end))
+
+  it("of pipelines are pipelines", run(function()
+    local found = blocks("lua/doc/strategies.md", "lua")
+    local whole, shuffled = nil, nil
+    for _, block in ipairs(found) do
+      if block:find "^local p2pd.*\nreturn seq" then whole = loaded(block, "pipeline", {})() end
+      if block:find "local function shuffled" then shuffled = loaded(block .. "\nreturn shuffled", "shuffled", {})() end
+    end
+    assert(context.check(whole))
+    assert(context.check(p2pd.pipeline.restrict(whole, { "reverse" })))
+    local tried = 0
+    local fails = { name = "fails", connect = function() tried = tried + 1 return nil, "EIO: no", "EIO" end }
+    local pipe, _, code = p2pd.pipeline.run(shuffled { fails, fails, fails }, new_context "connect")
+    assert.is_nil(pipe)
+    assert.equal("EIO", code)
+    assert.equal(3, tried)
+  end))
+end)

@@ -1,0 +1,134 @@
+#!/bin/sh
+# packages: sees to it that what p2pd-lua needs is there. Prints nothing, and takes some hundredths of a second, when it is.
+#
+#   packages.sh PURPOSE...         installs what is missing, on Debian 12 and 13, Ubuntu 24.04 and their kin
+#   packages.sh --list PURPOSE...  only lists what is missing
+#
+# Purposes: build demo test bench fuzz. Whether a thing is there is asked of pkg-config, the compiler, Lua and the PATH,
+# not of the distribution, so that what was installed by hand counts. Exit status 1: something is missing still.
+#
+# mosquitto and coturn are services too, and their packages start them. The tests start their own, on other ports, so a
+# service that this script brought is stopped and disabled again; one that was there before is left alone.
+export LC_ALL=C
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where Debian has servers, though not in a user's PATH
+
+# purpose | how it is looked for: kind names (one of them is enough) | package | what it is
+needs='
+build | command cc gcc clang          | gcc              | a C compiler
+build | header  stdio.h               | libc6-dev        | the C library'\''s headers
+build | command make                  | make             | GNU make
+build | command pkg-config            | pkg-config       | pkg-config
+build | command lua5.4                | lua5.4           | Lua 5.4
+build | library lua5.4 lua-5.4 lua54  | liblua5.4-dev    | Lua 5.4 as a library
+build | library libuv                 | libuv1-dev       | libuv, the event loop
+build | library lua5.4-luv libluv luv | lua-luv-dev      | luv, libuv for Lua, as a library
+build | lua     luv                   | lua-luv          | luv, libuv for Lua
+build | lua     cjson                 | lua-cjson        | cjson, JSON for Lua
+build | header  MQTTAsync.h           | libpaho-mqtt-dev | paho.mqtt.c, the MQTT client
+build | library openssl               | libssl-dev       | OpenSSL 3
+build | library readline              | libreadline-dev  | readline, line editing
+demo  | command mosquitto             | mosquitto        | mosquitto, the MQTT broker
+test  | lua     busted.runner         | lua-busted       | busted, the test runner
+test  | command luacheck              | lua-check        | luacheck, the linter of Lua
+test  | command clang                 | clang            | clang, the second compiler
+test  | command clang-format          | clang-format     | clang-format
+test  | command clang-tidy            | clang-tidy       | clang-tidy
+test  | command turnserver            | coturn           | coturn, the STUN and TURN server
+test  | command openssl               | openssl          | the openssl program
+test  | command ip                    | iproute2         | ip, for network namespaces
+bench | command node                  | nodejs           | Node.js, to compare with
+bench | command socat                 | socat            | socat, to compare with
+bench | command openssl               | openssl          | the openssl program
+bench | command ip                    | iproute2         | ip, for network namespaces
+fuzz  | command clang                 | clang            | clang
+fuzz  | fuzzer  libclang_rt.fuzzer    | libclang-rt-dev  | clang'\''s fuzzer
+'
+
+there() {
+  kind=$1
+  shift
+  for name in "$@"; do
+    case $kind in
+      command) command -v "$name" ;;
+      library) pkg-config --exists "$name" ;;
+      header) [ -e "/usr/include/$name" ] || echo "#include <$name>" | ${CC:-cc} $CPPFLAGS -E - ;;
+      lua) lua5.4 -e "assert(package.searchpath('$name', package.path) or package.searchpath('$name', package.cpath))" ;;
+      fuzzer) ls "$(clang -print-runtime-dir)" | grep -q "$name" ;;
+    esac >/dev/null 2>&1 && return 0
+  done
+  return 1
+}
+
+# Sets `missing`, the packages, and `listed`, what each is and for which purpose.
+look() {
+  missing= listed=
+  while IFS='|' read -r purpose test package what; do
+    purpose=${purpose%% *} package=${package# }
+    package=${package%% *}
+    for wanted in $purposes; do
+      [ "$wanted" = "$purpose" ] || continue
+      there $test && continue
+      case " $missing " in *" $package "*) ;; *) missing="$missing${missing:+ }$package" ;; esac
+      listed="$listed$(printf '  %-6s %-17s %s' $purpose $package "${what# }")
+"
+    done
+  done <<END
+$needs
+END
+}
+
+list() {
+  printf '%s\n%s' "p2pd-lua: this is missing (with the name of Debian's package):" "$listed"
+}
+
+services() {
+  for service in mosquitto coturn; do
+    case " $missing " in *" $service "*) ;; *) continue ;; esac
+    if [ -d /run/systemd/system ]; then
+      $sudo systemctl disable --now $service >/dev/null 2>&1
+    elif command -v invoke-rc.d >/dev/null 2>&1; then
+      $sudo invoke-rc.d $service stop >/dev/null 2>&1
+    fi
+    echo "p2pd-lua: the service $service, which came with its package, is stopped: the tests start their own"
+  done
+}
+
+apt() {
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q "$@" </dev/null
+}
+
+install() {
+  sudo=
+  if [ "$(id -u)" != 0 ]; then
+    sudo=sudo
+    if ! command -v sudo >/dev/null 2>&1; then
+      echo "p2pd-lua: there is no sudo; as root: apt-get install --no-install-recommends $missing"
+      return 1
+    fi
+  fi
+  echo "p2pd-lua: installing with ${sudo:+$sudo }apt-get: $missing"
+  for package in $missing; do # package lists that were never fetched, or are too old to know one
+    apt-cache show "$package" >/dev/null 2>&1 || { apt update || return 1; break; }
+  done
+  apt install -y --no-install-recommends $missing || { apt update && apt install -y --no-install-recommends $missing; }
+  result=$?
+  services
+  return $result
+}
+
+only_list=
+[ "$1" = --list ] && only_list=1 && shift
+purposes=${*:-build}
+look
+[ -z "$missing" ] && exit 0
+if [ -z "$only_list" ]; then
+  family=$(. /etc/os-release 2>/dev/null; echo " $ID $ID_LIKE ")
+  case $family in
+    *" debian "* | *" ubuntu "*)
+      install && { look; [ -z "$missing" ] && exit 0; } ;;
+    *) echo "p2pd-lua: what to install on this distribution ($(. /etc/os-release 2>/dev/null; echo "${PRETTY_NAME:-unknown}")) is not known here." ;;
+  esac
+fi
+list
+[ -n "$only_list" ] && echo "\`make packages\` installs it on Debian and Ubuntu."
+exit 1

@@ -351,6 +351,31 @@ static int commit(lua_State *L) {
     return 1;
 }
 
+static int say_verdict(lua_State *L, enum pipe_verdict verdict) {
+    struct box *box = check(L);
+    if (!box->pipe)
+        return push_closed(L);
+    int status = pipe_admit(box->pipe, verdict);
+    if (status != 0)
+        return push_pipe_failure(L, box, status, "answering");
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* pipe:admit() -> true: the server's side takes the pipe; sending and receiving say so too */
+static int admit(lua_State *L) {
+    return say_verdict(L, PIPE_ADMITTED);
+}
+
+/* pipe:refuse([code]) -> true: turns the peer away, which learns the code: "EDENIED" or "EBUSY" */
+static int refuse(lua_State *L) {
+    static const char *const codes[] = {"EDENIED", "EBUSY", NULL};
+    static const enum pipe_verdict verdicts[] = {PIPE_DENIED, PIPE_BUSY};
+    int said = say_verdict(L, verdicts[luaL_checkoption(L, 2, "EDENIED", codes)]);
+    close_box(check(L));
+    return said;
+}
+
 /* --- receiving ----------------------------------------------------------------------------- */
 
 /* A deadline instead of a timeout, since a wait may have to be begun anew. */
@@ -577,7 +602,8 @@ static int module_gc(lua_State *L) {
 
 static const luaL_Reg methods[] = {
     {"send", send_},   {"recv", recv_},     {"shutdown", shutdown_},
-    {"close", close_}, {"commit", commit}, {NULL, NULL},
+    {"close", close_}, {"commit", commit}, {"admit", admit},         {"refuse", refuse},
+    {NULL, NULL},
 };
 
 int open_pipe(lua_State *L) {

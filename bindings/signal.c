@@ -342,7 +342,8 @@ static size_t collect_links(lua_State *L, int arg, struct signal_link *links[SIG
     return count;
 }
 
-/* signal:send(node_id, body, links) -> how many took it, its id */
+/* signal:send(node_id, body, links [, skew]) -> how many took it, its id; skew is the peer's clock minus ours, in
+ * seconds, where that is known */
 static int signal_send_method(lua_State *L) {
     const struct signaling *signaling = check_open_signal(L);
     size_t to_length, length;
@@ -355,7 +356,8 @@ static int signal_send_method(lua_State *L) {
     luaL_argcheck(L, node_id_parse(to_text, to_length, to) == 0, 2, "a node id");
     if (!signaling->signal)
         return push_closed(L);
-    int taken = signal_send(signaling->signal, to, body, length, links, count, id);
+    int64_t skew_ms = (int64_t)(luaL_optnumber(L, 5, 0) * 1000);
+    int taken = signal_send(signaling->signal, to, body, length, skew_ms, links, count, id);
     if (taken < 0)
         return push_failure(L, taken, "cannot send to %s", to_text);
     hex_encode(id, sizeof(id), id_text);

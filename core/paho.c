@@ -20,7 +20,8 @@
 #define NO_TIMEOUT_S (24 * 3600) /* core/mqtt.c watches the time */
 #define RESIDENT_PATIENCE_MS 5000
 #define RESIDENT_STEP_MS 2
-#define PULSE_MS 500 /* paho's receiving thread falls asleep after 1000 */
+#define SETTLE_TRIES 50 /* of RESIDENT_STEP_MS each, more than its sleep lasts */
+#define PULSE_MS 500    /* paho's receiving thread falls asleep after 1000 */
 
 enum event_kind { EVENT_SUBSCRIBED, EVENT_DOWN, EVENT_MESSAGE };
 
@@ -41,6 +42,7 @@ static uint64_t last_id;
 static pthread_once_t started = PTHREAD_ONCE_INIT;
 static MQTTAsync resident;
 static atomic_int resident_socket = -1; /* our end of the resident's connection */
+static atomic_uint echoes;              /* messages that the resident got */
 
 /* ---- on paho's threads ---- */
 
@@ -219,6 +221,37 @@ static bool greet(int fd, const char *client_id) {
     return false;
 }
 
+static int echoed(void *context, char *topic, int topic_length, MQTTAsync_message *message) {
+    (void)context, (void)topic_length;
+    atomic_fetch_add(&echoes, 1);
+    MQTTAsync_freeMessage(&message);
+    MQTTAsync_free(topic);
+    return 1;
+}
+
+static bool await_echo(unsigned before) {
+    for (int step = 0; step < 10; step++) {
+        if (atomic_load(&echoes) != before)
+            return true;
+        usleep(RESIDENT_STEP_MS * 100);
+    }
+    return false;
+}
+
+/* An interruption that finds the receiving thread in its poll sends it to sleep instead. So this
+ * goes on until the thread has taken a message, and was not interrupted since that was sent. */
+static void settle(int fd) {
+    static const uint8_t publish[] = {0x30, 3, 0, 1, 'w'}; /* topic "w", empty (MQTT 3.1.1, 3.3) */
+    for (int tries = 0, interrupted = 1; interrupted && tries < SETTLE_TRIES; tries++) {
+        unsigned before = atomic_load(&echoes);
+        interrupted = 0;
+        if (send(fd, publish, sizeof(publish), MSG_NOSIGNAL) != (ssize_t)sizeof(publish))
+            return;
+        while (!await_echo(before) && interrupted++ < SETTLE_TRIES)
+            interrupt_sleep();
+    }
+}
+
 void paho_client_id(char id[PAHO_CLIENT_ID_LENGTH + 1]) {
     uint8_t bytes[PAHO_CLIENT_ID_LENGTH];
     if (uv_random(NULL, NULL, bytes, sizeof(bytes), 0, NULL))
@@ -249,7 +282,8 @@ static void *run_resident(void *unused) {
         make_client(&resident, ntohs(address.sin_port), id) != MQTTASYNC_SUCCESS)
         goto out;
     MQTTAsync_connectOptions options = connect_options(0);
-    if (MQTTAsync_connect(resident, &options) != MQTTASYNC_SUCCESS)
+    if (MQTTAsync_setCallbacks(resident, NULL, NULL, echoed, NULL) != MQTTASYNC_SUCCESS ||
+        MQTTAsync_connect(resident, &options) != MQTTASYNC_SUCCESS)
         goto out;
     struct pollfd ready = {.fd = door, .events = POLLIN};
     while (poll(&ready, 1, RESIDENT_PATIENCE_MS) > 0) {
@@ -259,6 +293,7 @@ static void *run_resident(void *unused) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
         if (greet(fd, id)) {
             close(door);
+            settle(fd);
             atomic_store(&resident_socket, fd);
             keep_awake(fd);
         }

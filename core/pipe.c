@@ -186,11 +186,48 @@ const uint8_t *pipe_attempt(const struct pipe *pipe) {
     return pipe->said == COMMIT_SIZE ? pipe->commit + sizeof pipe_commit_magic : NULL;
 }
 
+int pipe_admit(struct pipe *pipe, enum pipe_verdict verdict) {
+    int status = refusal(pipe);
+    if (status != 0)
+        return status;
+    if (!pipe->server || pipe->judged == VERDICT_SIZE)
+        return UV_EINVAL;
+    memcpy(pipe->verdict, pipe_commit_magic, sizeof pipe_commit_magic);
+    pipe->verdict[VERDICT_SIZE - 1] = (uint8_t)verdict;
+    pipe->judged = VERDICT_SIZE;
+    return write_sealed(pipe, pipe->verdict, VERDICT_SIZE);
+}
+
+/* What the server made of the commit: 0 when it took the pipe, an error, or UV_EAGAIN. */
+static ssize_t read_verdict(struct pipe *pipe) {
+    while (pipe->judged < VERDICT_SIZE) {
+        ssize_t n =
+            tls_read(&pipe->tls, pipe->verdict + pipe->judged, VERDICT_SIZE - pipe->judged);
+        if (n <= 0)
+            return n == UV_EOF ? ERR_EDENIED : n;
+        pipe->judged += (unsigned)n;
+    }
+    if (memcmp(pipe->verdict, pipe_commit_magic, sizeof pipe_commit_magic) != 0)
+        return ERR_EFORMAT;
+    switch (pipe->verdict[VERDICT_SIZE - 1]) {
+    case PIPE_ADMITTED:
+        return 0;
+    case PIPE_BUSY:
+        return UV_EBUSY;
+    default:
+        return ERR_EDENIED;
+    }
+}
+
 ssize_t pipe_read(struct pipe *pipe, void *buffer, size_t size) {
     int status = refusal(pipe);
     if (status != 0)
         return status;
-    ssize_t n = tls_read(&pipe->tls, buffer, size);
+    if (pipe->server && pipe->judged == 0)
+        pipe_admit(pipe, PIPE_ADMITTED);
+    ssize_t n = pipe->server ? 0 : read_verdict(pipe);
+    if (n == 0)
+        n = tls_read(&pipe->tls, buffer, size);
     if (pipe->out.length >
         0) /* an answer of TLS's own, such as to a key update (RFC 8446, 4.6.3) */
         pipe_flush_soon(pipe);
@@ -219,6 +256,8 @@ int pipe_write(struct pipe *pipe, const void *bytes, size_t length) {
         return UV_EINVAL;
     if (pipe->finishing)
         return UV_EPIPE;
+    if (pipe->server && pipe->judged == 0)
+        pipe_admit(pipe, PIPE_ADMITTED);
     return write_sealed(pipe, bytes, length);
 }
 
@@ -241,6 +280,8 @@ int pipe_shutdown(struct pipe *pipe, pipe_cb done, void *arg) {
     if (pipe->out_error != 0)
         return pipe->out_error;
     if (!pipe->finishing) {
+        if (pipe->server && pipe->judged == 0)
+            pipe_admit(pipe, PIPE_ADMITTED);
         tls_goodbye(&pipe->tls);
         pipe->finishing = true;
         pipe_flush(pipe);

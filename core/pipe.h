@@ -16,7 +16,12 @@
  *     0                  4         5                    21
  *     +------------------+---------+--------------------+
  *     | 'p' '2' 'p' 'd'  | 1       | attempt, 16 bytes  |
- *     +------------------+---------+--------------------+                                          */
+ *     +------------------+---------+--------------------+
+ *   the verdict: the TLS server's first record, by which it takes the pipe or says why not:
+ *     0                  4         5          6
+ *     +------------------+---------+----------+
+ *     | 'p' '2' 'p' 'd'  | 1       | verdict  |     the end of the stream in its place is a denial
+ *     +------------------+---------+----------+                                          */
 #ifndef CORE_PIPE_H
 #define CORE_PIPE_H
 
@@ -34,6 +39,7 @@ struct pipe;
 typedef notice_cb pipe_cb;
 
 enum pipe_greeting { PIPE_HELLO = 0, PIPE_PREFACE = 1 };
+enum pipe_verdict { PIPE_ADMITTED, PIPE_DENIED, PIPE_BUSY };
 
 enum pipe_state {
     PIPE_NEW,       /* no socket */
@@ -70,6 +76,10 @@ int pipe_secure(struct pipe *pipe, enum tls_role role, const uint8_t *expected,
 /* The client's first words; without them the server never hands the pipe out. */
 int pipe_commit(struct pipe *pipe, const uint8_t attempt[PIPE_ATTEMPT_SIZE]);
 const uint8_t *pipe_attempt(const struct pipe *pipe); /* what was committed to, or NULL */
+
+/* The server's first words; reading, writing and shutting down say PIPE_ADMITTED if nothing was said. The client goes on at
+ * once: it learns of a refusal when it reads, as ERR_EDENIED or UV_EBUSY. */
+int pipe_admit(struct pipe *pipe, enum pipe_verdict verdict);
 
 /* Bytes (> 0, as many as there are), UV_EAGAIN, UV_EOF, or an error; cut off without a goodbye is UV_ECONNRESET. */
 ssize_t pipe_read(struct pipe *pipe, void *buffer, size_t size);

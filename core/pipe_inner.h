@@ -11,6 +11,7 @@
 
 #define PREFACE_SIZE (2 + PIPE_TOKEN_SIZE)
 #define COMMIT_SIZE (5 + PIPE_ATTEMPT_SIZE)
+#define VERDICT_SIZE (5 + 1)
 extern const uint8_t pipe_preface_magic[2], pipe_commit_magic[5];
 
 struct pipe {
@@ -34,7 +35,9 @@ struct pipe {
     unsigned corked;     /* inside of our callbacks: flush when they return */
     size_t writing;      /* bytes of `out` that libuv is writing */
     unsigned said;       /* bytes of the commit that have arrived */
+    unsigned judged;     /* bytes of the verdict that have arrived, or were sent */
     uint8_t commit[COMMIT_SIZE];
+    uint8_t verdict[VERDICT_SIZE];
     uint8_t token[PIPE_TOKEN_SIZE];
     bool server, reading, finishing, finished, destroyed, heard;
 };

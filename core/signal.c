@@ -296,12 +296,13 @@ int signal_new(uv_loop_t *loop, const struct signal_options *options, struct sig
 }
 
 int signal_send(struct signal *signal, const uint8_t to[KEY_PUBLIC_SIZE], const void *body,
-                size_t length, struct signal_link *const links[], size_t count,
+                size_t length, int64_t skew_ms, struct signal_link *const links[], size_t count,
                 uint8_t id[SEAL_ID_SIZE]) {
     uint8_t sealed[SEAL_MAX_MESSAGE];
     char topic[KEY_ID_SIZE];
     crypto_random(id, SEAL_ID_SIZE);
-    int status = seal(signal->options.key, to, corrected_ms(signal), id, body, length, sealed);
+    uint64_t time_ms = corrected_ms(signal) + (uint64_t)skew_ms;
+    int status = seal(signal->options.key, to, time_ms, id, body, length, sealed);
     if (status)
         return status;
     node_id_format(to, topic);

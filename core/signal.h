@@ -61,7 +61,7 @@ const char *signal_link_reason(const struct signal_link *link);
  * id. How many took it (> 0), UV_ENOTCONN for none, UV_EMSGSIZE (over SEAL_MAX_BODY), UV_EINVAL
  * (`to` is no public key), UV_ENOBUFS (all of them have too much to send), UV_ENOMEM. */
 int signal_send(struct signal *signal, const uint8_t to[KEY_PUBLIC_SIZE], const void *body,
-                size_t length, struct signal_link *const links[], size_t count,
+                size_t length, int64_t skew_ms, struct signal_link *const links[], size_t count,
                 uint8_t id[SEAL_ID_SIZE]);
 
 /* What must be added to this machine's clock. */

@@ -108,7 +108,7 @@ end
 
 local function new_node(folder)
   return assert(p2pd.node {
-    bind = "127.0.0.1", key = folder .. "/key.pem", listen = false,
+    bind = "127.0.0.1", key = folder .. "/key.pem", listen = false, on_notice = function() end,
     settings = { mqtt = {}, stun = {}, turn = {}, ntp = {}, names = {} },
   })
 end
@@ -324,11 +324,17 @@ describe("the guide and the README", function()
     assert.same(keys(there), keys(listed))
   end)
 
-  it("draw the sealed layout as core/seal.h does", function()
-    local text = read "lua/doc/signaling.md"
-    for line in read("core/seal.h"):gmatch "[^\n]+" do
-      local drawn = line:match "^ %*%s+(|.*|)$" or line:match "^ %*%s+(%+%-.*%+)$"
-      if drawn then assert(text:find(drawn, 1, true), "signaling.md lacks " .. drawn) end
+  it("draw what goes over the wire as the headers do", function()
+    for header, path in pairs { ["core/seal.h"] = "lua/doc/signaling.md", ["core/pipe.h"] = "lua/doc/pipes.md" } do
+      local text, count = read(path), 0
+      for line in read(header):gmatch "[^\n]+" do
+        local drawn = line:match "^ %*%s+(|.*|)" or line:match "^ %*%s+(%+%-.*%+)"
+        if drawn then
+          assert(text:find(drawn, 1, true), path .. " lacks " .. drawn)
+          count = count + 1
+        end
+      end
+      assert(count >= 6)
     end
   end)
 end)
@@ -365,6 +371,16 @@ describe("the README", function()
       assert(text:find "direct%s+%S+:%d+%s+hello %w+\n$", text)
       assert.equal(0, status, text)
     end)
+  end)
+
+  it("shows a session as the demo prints it", function()
+    local function shape(text)
+      return (text:gsub("(demo:   )[-+x] (%w+)[^\n]*", "%1%2"):gsub("%-[%w]+%-%x+\n", "-ID\n"):gsub("[%d.]+", "0"))
+    end
+    local shown = read("README.md"):match "\n%$ p2pd%-lua demo\n(.-)\n```"
+    local text, status = output_of(("timeout 60 '%s' demo </dev/null"):format(program))
+    assert.equal(0, status, text)
+    assert.equal(shape(shown .. "\n"), shape(text))
   end)
 
   it("lists the options of the built-in programs", function()

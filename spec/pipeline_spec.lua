@@ -204,6 +204,8 @@ describe("timeout", function()
     assert.near(2, result.took, 1e-6)
     assert.equal(0, result.world:open_count())
     assert.equal("ETIMEDOUT", rung_of(result, "b").code)
+    assert.equal("ETIMEDOUT: no way to the peer was found (a: it took longer than 2 s; b: it took longer than 2 s; "
+      .. "c: it was told to)", result.message)
   end))
 end)
 

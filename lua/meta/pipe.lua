@@ -44,3 +44,8 @@ function pipe:shutdown(timeout) end
 --- Closes the pipe, at once: tasks that wait for it get ECLOSED. What was sent is still delivered in the background,
 --- for at most 10 seconds.
 function pipe:close() end
+
+--- Turns the peer away and closes the pipe: for one that came out of `accept` and was not used yet. The peer's `recv`
+--- gets the code.
+---@param code? "EDENIED"|"EBUSY" "EDENIED" unless given
+function pipe:refuse(code) end

@@ -243,7 +243,7 @@ local function run_in(scope, limit, method, ...)
   if not fine then return failed(scope, "ESCRIPT", error_text(first), main:traceback()) end
   local status = main:status()
   if status ~= "done" and status ~= "cancelled" then
-    scope.verdict = { code = "ETIMEDOUT", sentence = ("it took longer than %g s"):format(limit) }
+    scope.verdict = { code = "ETIMEDOUT", sentence = ("it took longer than %.3g s"):format(limit) }
     return failed(scope, "ETIMEDOUT", scope.verdict.sentence)
   end
   if rawequal(first, PASSED_OVER) then
@@ -587,22 +587,22 @@ function M.attempt(ctx, strategy, method, ...)
   root.used = true
   root.report:plan(strategy)
   local attempt <close> = setmetatable({ root = root }, attempt_type)
-  local pipe, message, code
+  local pipe, message, code, late
   do
     local scope <close> = child_scope(root, strategy)
     pipe, message, code = run_in(scope, within(root, strategy.timeout), method, ...)
+    late = scope.verdict and scope.verdict.code == "ETIMEDOUT"
     if pipe then
       keep(root, pipe)
       attempt.winner = scope.winner and scope.winner[pipe] or scope.node
-    elseif method == "connect" then
-      local late = scope.verdict and scope.verdict.code == "ETIMEDOUT"
-      message, code = root.report:failure(late and "ETIMEDOUT" or nil)
     end
   end
   if pipe then
     release(root, pipe)
     return pipe
   end
+  -- Only now have all rungs ended.
+  if method == "connect" then message, code = root.report:failure(late and "ETIMEDOUT" or nil) end
   attempt.message, attempt.code = message, code
   if method == "respond" and not root.replied then tell_refusal(root, ..., message, code) end
   return nil, message, code

@@ -68,7 +68,8 @@ end
 -- Hands a proven and committed pipe to accept().
 local function hand_out(self, pipe, strategy)
   pipe.strategy = strategy
-  if not self.arrived:send(pipe, 0) then pipe:close() end
+  if #self.arrived >= ACCEPTED or self.closed then return pipe:refuse "EBUSY" end
+  self.arrived:send(pipe)
 end
 
 local function accept_direct(self)
@@ -78,7 +79,7 @@ local function accept_direct(self)
     if self.listens and allowed(self, pipe.peer) then
       hand_out(self, pipe, "direct")
     else
-      pipe:close()
+      pipe:refuse()
     end
   end
 end
@@ -145,7 +146,13 @@ end
 
 local function on_request(self, peer, message)
   local strategy = self.listens and pipeline.responder(self.pipeline, message.kind)
-  if not strategy or self.responding >= MAX_RESPONDING or not within_rate(self, peer.node_id) then return end
+  if not strategy then return end
+  if self.responding >= MAX_RESPONDING or not within_rate(self, peer.node_id) then
+    self.signaling:reply(peer, message, {
+      kind = "refused", code = "EAGAIN", message = "it was asked too often; try again in a minute",
+    })
+    return
+  end
   self.responding = self.responding + 1
   spawn(self, function()
     local _ <close> = setmetatable({}, { __close = function() self.responding = self.responding - 1 end })

@@ -218,25 +218,24 @@ function report:finish(winner, code, message)
   end)
 end
 
---- One sentence for all that failed, and its code: the one given, or that on which the rungs agree, or EUNREACHABLE.
+--- One sentence for all rungs that were tried or passed over, and its code: the one given, or that on which those that
+--- failed agree, or EUNREACHABLE.
 ---@param given? string
 ---@return string message, string code
 function report:failure(given)
-  local parts, skipped, code = {}, {}, given
+  local parts, code, tried = {}, given, false
   each_rung(self.root, function(node)
     local result = node.result
-    if not result then return end
-    if result.skipped then
-      skipped[#skipped + 1] = ("%s: %s"):format(node.name, result.skipped)
-    elseif not result.ok then
-      parts[#parts + 1] = ("%s: %s"):format(node.name, (result.message:gsub("^E%w+: ", "")))
-      if not given then code = (code == nil or code == result.code) and result.code or "EUNREACHABLE" end
+    if not result or result.ok then return end
+    tried = tried or not result.skipped
+    parts[#parts + 1] = ("%s: %s"):format(node.name, result.skipped or result.message:gsub("^E%w+: ", ""))
+    if not given and not result.skipped then
+      code = (code == nil or code == result.code) and result.code or "EUNREACHABLE"
     end
   end)
-  if #parts == 0 then
-    return ("EUNREACHABLE: no strategy applies (%s)"):format(table.concat(skipped, "; ")), "EUNREACHABLE"
-  end
-  return ("%s: no way to the peer was found (%s)"):format(code, table.concat(parts, "; ")), code
+  code = code or "EUNREACHABLE"
+  local sentence = tried and "no way to the peer was found" or "no strategy applies"
+  return ("%s: %s (%s)"):format(code, sentence, table.concat(parts, "; ")), code
 end
 
 -- What strategies leave -------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ struct broker_client {
     SSL *ssl;
     struct mqtt_cutter cutter;
     char topic[64];
+    bool connected;
     int closes;
 };
 
@@ -123,9 +124,12 @@ static inline void broker_say(struct broker *broker, uint8_t flags, const char *
 static inline void broker_packet(struct broker_client *client, const struct mqtt_packet *packet) {
     struct broker *broker = client->broker;
     struct mqtt_publish message;
-    switch (packet->type == MQTT_CONNECT && packet->flags
-                ? 0
-                : (int)packet->type) { /* a ClientHello is no CONNECT */
+    /* A ClientHello, taken for MQTT, may hold anything. */
+    if (packet->type == MQTT_CONNECT)
+        client->connected = packet->body_length > 12 && memcmp(packet->body, "\0\4MQTT", 6) == 0;
+    if (!client->connected)
+        return;
+    switch ((int)packet->type) {
     case MQTT_CONNECT:
         broker->connects++;
         snprintf(broker->client_id, sizeof(broker->client_id), "%.*s", packet->body[11],

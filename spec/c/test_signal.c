@@ -98,7 +98,7 @@ static void join(struct node *node, int place, struct sockaddr_in *address) {
 
 static int tell(struct node *from, const struct node *to, const char *text, size_t links) {
     uint8_t id[SEAL_ID_SIZE];
-    return signal_send(from->signal, key_public(to->key), text, strlen(text), from->links, links,
+    return signal_send(from->signal, key_public(to->key), text, strlen(text), 0, from->links, links,
                        id);
 }
 
@@ -169,7 +169,7 @@ static void what_cannot_be_sent_is_told(void) {
     big[SEAL_MAX_BODY] = 'x';
     CHECK_EQ(tell(&a, &b, big, 1), UV_EMSGSIZE);
     CHECK_EQ(tell(&a, &b, "", 0), UV_ENOTCONN);
-    CHECK_EQ(signal_send(a.signal, nonsense, "x", 1, a.links, 1, id), UV_EINVAL);
+    CHECK_EQ(signal_send(a.signal, nonsense, "x", 1, 0, a.links, 1, id), UV_EINVAL);
     broker_stop(&broker);
     WAIT_FOR(a.downs && b.downs);
     CHECK_EQ(tell(&a, &b, "too late", 1), UV_ENOTCONN);
@@ -295,7 +295,7 @@ static void junk_at_some_brokers_does_not_delay_the_others(void) {
     for (int i = 0; i < TRIES; i++) {
         uint64_t sent = uv_hrtime();
         uint8_t sent_id[SEAL_ID_SIZE];
-        CHECK_EQ(signal_send(a.signal, key_public(b.key), "good", 4, &a.links[ALL - 1], 1, sent_id),
+        CHECK_EQ(signal_send(a.signal, key_public(b.key), "good", 4, 0, &a.links[ALL - 1], 1, sent_id),
                  1);
         WAIT_FOR(b.messages == i + 1);
         double took_ms = (double)(b.heard_ns - sent) / 1e6;

@@ -7,6 +7,7 @@ local M = {}
 
 local PATIENCE_MS = 30000 -- for a whole test
 local SETTLE_MS = 3000    -- for handles that are closing
+local FAREWELL_MS = 1000  -- for tasks that are about to hear that a pipe or a node was closed
 
 -- All handles of luv (this library's own are passed over by walk), as a set.
 local function luv_handles()
@@ -17,15 +18,22 @@ local function luv_handles()
   return handles
 end
 
--- Turns the loop until nothing in it is active, or SETTLE_MS have passed. Returns whether it came to rest.
-local function settle()
-  local deadline = luv.hrtime() + SETTLE_MS * 1000000
-  while true do
-    luv.run("nowait")
-    if not luv.loop_alive() then return true end
+-- Turns the loop until the condition holds, or so many milliseconds have passed. Returns whether it holds.
+local function turn_until(condition, limit_ms)
+  local deadline = luv.hrtime() + limit_ms * 1000000
+  while not condition() do
     if luv.hrtime() > deadline then return false end
+    luv.run("nowait")
     luv.sleep(1)
   end
+  return true
+end
+
+local function settle()
+  return turn_until(function()
+    luv.run("nowait")
+    return not luv.loop_alive()
+  end, SETTLE_MS)
 end
 
 local function left_tasks(before)
@@ -47,8 +55,10 @@ local function clear(tasks, before)
   end
 end
 
-local function check(tasks_before, handles_before)
+local function check(tasks_before, handles_before, virtual)
   local problems = {}
+  -- Turning the loop would let virtual time pass, and sleepers with it.
+  if not virtual then turn_until(function() return #left_tasks(tasks_before) == 0 end, FAREWELL_MS) end
   local tasks = left_tasks(tasks_before)
   for _, task in ipairs(tasks) do
     problems[#problems + 1] = ("%s lives on: %s"):format(task, task:traceback():gsub("%s+", " "))
@@ -92,7 +102,7 @@ local function run_body(body, virtual, ...)
     return test
   end, ...)
   timer:close()
-  local left = check(tasks_before, handles_before)
+  local left = check(tasks_before, handles_before, virtual)
   if virtual then core.task.virtual() end
   if not ok then error(result, 0) end
   if test.late then error(("the test took longer than %d s"):format(PATIENCE_MS // 1000), 0) end

@@ -23,9 +23,10 @@ BINDINGS = $(filter-out $(PROGRAM),$(sort $(wildcard bindings/*.c)))
 C_TESTS  = $(sort $(wildcard spec/c/test_*.c))
 FUZZERS  = $(sort $(wildcard spec/fuzz/fuzz_*.c))
 BENCHES  = $(sort $(wildcard spec/bench/*.c))
-C_FILES  = $(CORE) $(PROGRAM) $(BINDINGS) $(C_TESTS) $(wildcard spec/fuzz/*.c) $(BENCHES)
+SUPPORT  = $(sort $(wildcard spec/support/*.c))
+C_FILES  = $(CORE) $(PROGRAM) $(BINDINGS) $(C_TESTS) $(wildcard spec/fuzz/*.c) $(BENCHES) $(SUPPORT)
 EMBEDDED = $(sort $(shell find lua scripts -name '*.lua' -o -name '*.md'))
-LAYOUT   = $(sort $(foreach d,core bindings spec/c spec/fuzz spec/bench,$(wildcard $(d)/*.c $(d)/*.h)))
+LAYOUT   = $(sort $(foreach d,core bindings spec/c spec/fuzz spec/bench spec/support,$(wildcard $(d)/*.c $(d)/*.h)))
 object   = $(1:%.c=$(BUILD)/%.o)
 run      = $(Q)$(LUA) $(1) --build $(BUILD)
 
@@ -123,7 +124,8 @@ $(BUILD)/embedded.inc:
 	@mkdir -p $(@D)
 	$(Q)n=0; for f in $(EMBEDDED); do n=$$((n+1)); echo "EMBED($$n, \"$$f\")"; done > $@
 
-tests: all benches $(C_TESTS:spec/c/%.c=$(BUILD)/%) $(FUZZERS:spec/fuzz/fuzz_%.c=$(BUILD)/replay_%)
+tests: all benches $(C_TESTS:spec/c/%.c=$(BUILD)/%) $(FUZZERS:spec/fuzz/fuzz_%.c=$(BUILD)/replay_%) \
+	$(SUPPORT:spec/support/%.c=$(BUILD)/%)
 benches: $(BENCHES:spec/bench/%.c=$(BUILD)/bench_%)
 fuzzers: $(FUZZERS:spec/fuzz/%.c=$(BUILD)/%)
 
@@ -135,6 +137,8 @@ $(BUILD)/bench_%: $(BUILD)/spec/bench/%.o $(BUILD)/core.a
 	$(Q)$(LINK) $^ $(LIBS)
 $(BUILD)/test_%: $(BUILD)/spec/c/test_%.o $(BUILD)/core.a
 	$(Q)$(LINK) $^ $(LIBS)
+$(SUPPORT:spec/support/%.c=$(BUILD)/%): $(BUILD)/%: $(BUILD)/spec/support/%.o
+	$(Q)$(LINK) $^
 
 .PHONY: all demo check bench lint format asan tsan fuzz docs install clean packages help tests benches fuzzers
 .SECONDARY:

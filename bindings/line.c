@@ -14,7 +14,7 @@
 #include <readline/readline.h>
 
 enum {
-    LINE_LIMIT = 1 << 20, /* bytes of one typed line */
+    LINE_LIMIT = 1 << 18, /* bytes of one typed line */
     HISTORY_LIMIT = 1000, /* lines that arrow up finds */
     CANDIDATES = 200,     /* that completion shows */
 };
@@ -28,7 +28,7 @@ static struct {
     char *text;           /* the line, once it was entered */
     int status;
     unsigned tasks; /* that were alive when the prompt was made */
-    bool open, ended;
+    bool open, ended, paste_marked;
 } line;
 
 static const char functions_key, handles_key;
@@ -155,9 +155,11 @@ static void on_line(char *text);
 static void start_editing(const char *prompt) {
     terminal_prepare();
     rl_reset_screen_size();
+    rl_eof_found = 0; /* or else each line after one that Ctrl-D ended would have an empty one below */
     rl_callback_handler_install(prompt, on_line);
     const char *marked = rl_variable_value("enable-bracketed-paste");
-    terminal_edit(marked && strcmp(marked, "on") == 0);
+    line.paste_marked = marked && strcmp(marked, "on") == 0;
+    terminal_edit(line.paste_marked);
     line.tasks = line.runtime->live_count;
     line.ended = false;
 }
@@ -181,7 +183,7 @@ static void abandon(int status) {
 /* Comes from readline, which goes on a little after it: the task is woken later. */
 static void on_line(char *text) {
     stop_editing();
-    if (!text)
+    if (!text && !line.paste_marked) /* readline ends the line only then */
         terminal_write("\n", 1);
     terminal_flush();
     line.text = text;
@@ -255,6 +257,12 @@ static int clear(lua_State *L) {
 
 static int remember(lua_State *L) {
     add_history(luaL_checkstring(L, 1));
+    return 0;
+}
+
+static int fresh(lua_State *L) {
+    (void)L;
+    terminal_end_line();
     return 0;
 }
 
@@ -341,6 +349,7 @@ int open_line(lua_State *L) {
                                        {"read", read_},
                                        {"clear", clear},
                                        {"remember", remember},
+                                       {"fresh", fresh},
                                        {"width", width},
                                        {NULL, NULL}}));
     return 1;

@@ -10,7 +10,8 @@
  *                 reads no line }
  *     line.read(prompt) -> text; nil, message, "EOF", "EINTR" (clear was called) or "E2BIG"
  *     line.clear() -> count of the bytes that were typed; nil when no line is being typed
- *     line.remember(text), line.width() -> columns */
+ *     line.remember(text), line.width() -> columns, line.fresh() ends a line that print left open
+ */
 #ifndef BINDINGS_LINE_H
 #define BINDINGS_LINE_H
 

@@ -145,21 +145,24 @@ static void detach_waiter(void *arg) {
         arrival_on_pipe(guest->arrival, NULL, NULL);
 }
 
+/* The stack: arrival, deadline. A connection that cannot be secured does not end the wait: who was
+ * asked dials several of our addresses. */
 static int arrived(lua_State *L, int status, lua_KContext ctx) {
     struct guest *guest = lua_touserdata(L, 1);
     (void)ctx;
-    struct pipe *pipe = guest->arrival ? arrival_take(guest->arrival) : NULL;
-    if (!pipe && !guest->arrival)
+    if (!guest->arrival)
         return push_refusal(L, ERR_ECLOSED, "the connection is not expected any more");
-    if (!pipe)
-        return push_failure(L, status != 0 ? status : UV_EAGAIN, "the peer did not connect");
-    pipe_push(L, pipe);
-    double left_s = lua_tonumber(L, 2);
-    if (left_s >= 0) {
-        left_s -= (double)uv_hrtime() / 1e9;
-        left_s = left_s > 0 ? left_s : 0;
+    struct pipe *pipe = arrival_take(guest->arrival);
+    if (pipe) {
+        pipe_push(L, pipe);
+        return pipe_secure_client(L, guest->expected, time_left(L, 2), arrived);
     }
-    return pipe_secure_client(L, guest->expected, left_s);
+    if (status != 0)
+        return push_failure(L, status, "the peer did not connect");
+    struct wait *wait = wait_begin(L);
+    guest->waiter = wait;
+    arrival_on_pipe(guest->arrival, on_guest, guest);
+    return wait_park(L, wait, time_left(L, 2), detach_waiter, guest, arrived, 0);
 }
 
 /* arrival:wait([timeout]) -> pipe, secured with the expected peer */
@@ -167,15 +170,11 @@ static int arrival_wait(lua_State *L) {
     struct guest *guest = check_guest(L);
     double timeout_s = check_timeout(L, 2, -1);
     lua_settop(L, 1);
-    lua_pushnumber(L, timeout_s < 0 ? -1 : (double)uv_hrtime() / 1e9 + timeout_s);
-    if (!guest->arrival)
-        return arrived(L, 0, 0);
+    push_deadline(L, timeout_s);
+    wait_begin(L);
     if (guest->waiter)
         return push_refusal(L, UV_EBUSY, "another task waits for this connection");
-    struct wait *wait = wait_begin(L);
-    guest->waiter = wait;
-    arrival_on_pipe(guest->arrival, on_guest, guest);
-    return wait_park(L, wait, timeout_s, detach_waiter, guest, arrived, 0);
+    return arrived(L, 0, 0);
 }
 
 static int arrival_close(lua_State *L) {
@@ -204,8 +203,8 @@ static int stats(lua_State *L) {
         const char *name;
         unsigned long long value;
     } fields[] = {
-        {"unfinished", now.unfinished}, {"untaken", now.untaken}, {"accepted", now.accepted},
-        {"finished", now.finished},     {"failed", now.failed},   {"evicted", now.evicted},
+        {"unfinished", now.unfinished}, {"untaken", now.untaken},       {"accepted", now.accepted},
+        {"finished", now.finished},     {"failed", now.failed},         {"evicted", now.evicted},
         {"expired", now.expired},       {"unexpected", now.unexpected},
     };
     lua_newtable(L);

@@ -23,7 +23,8 @@ struct box {
     struct wait *opener, *reader, *shutter;
     struct wait_link writers;
     enum tls_role role;
-    bool watching; /* a callback tells the writers when the queue has drained */
+    lua_KFunction otherwise; /* goes on in place of a failure to secure it */
+    bool watching;           /* a callback tells the writers when the queue has drained */
     const uint8_t *token;
     uint8_t token_bytes[PIPE_TOKEN_SIZE], expected_bytes[KEY_PUBLIC_SIZE];
     const uint8_t *expected;
@@ -210,24 +211,27 @@ static int opened(lua_State *L, int status, lua_KContext place) {
         lua_settop(L, (int)place);
         return 1;
     }
+    if (box->otherwise && status != UV_ETIMEDOUT && status != ERR_ECLOSED) {
+        close_box(box);
+        lua_settop(L, (int)place - 1);
+        return box->otherwise(L, 0, 0);
+    }
     int pushed;
     const char *reason = box->pipe ? pipe_reason(box->pipe) : NULL;
     if (status == ERR_EPEER && *box->peer && box->expected) {
         char wanted[KEY_ID_SIZE];
         node_id_format(box->expected, wanted);
-        pushed = strcmp(wanted, box->peer) == 0
-                     ? push_refusal(L, status, "%s did not accept this node's key", box->remote)
-                     : push_refusal(L, status, "at %s answers %s, not %s", box->remote, box->peer,
-                                    wanted);
+        pushed =
+            strcmp(wanted, box->peer) == 0
+                ? push_refusal(L, status, "%s did not accept this node's key", box->remote)
+                : push_refusal(L, status, "at %s is %s, not %s", box->remote, box->peer, wanted);
     } else if (status == ERR_ETLS && reason) {
         pushed = push_refusal(L, status, "the secure handshake with %s failed (%s)", box->remote,
                               reason);
     } else {
         pushed = push_pipe_failure(L, box, status, "connecting to");
     }
-    if (box->pipe)
-        pipe_abort(box->pipe, NULL, NULL);
-    box->pipe = NULL;
+    close_box(box); /* the peer is told why, when there is something to tell */
     return pushed;
 }
 
@@ -238,11 +242,13 @@ static void expect(struct box *box, const uint8_t *expected) {
     box->expected = box->expected_bytes;
 }
 
-int pipe_secure_client(lua_State *L, const uint8_t expected[KEY_PUBLIC_SIZE], double timeout_s) {
+int pipe_secure_client(lua_State *L, const uint8_t expected[KEY_PUBLIC_SIZE], double timeout_s,
+                       lua_KFunction otherwise) {
     struct wait *wait = wait_begin(L);
     struct box *box = lua_touserdata(L, -1);
     int place = lua_gettop(L);
     box->role = TLS_CLIENT;
+    box->otherwise = otherwise;
     expect(box, expected);
     int status = start_securing(box);
     if (status != 0)
@@ -309,6 +315,9 @@ static int dial(lua_State *L) {
     if (!address_option(L, "ip", "port", &remote))
         return luaL_error(L, "option 'ip' is missing");
     bool bound = address_option(L, "local_ip", "local_port", &local);
+    if (!bound && lua_getfield(L, 1, "local_port") != LUA_TNIL)
+        return luaL_error(L, "option 'local_port' needs a 'local_ip'");
+    lua_settop(L, 1);
     bool expects = pipe_expected(L, 1, "expect", expected);
     double timeout_s = option_timeout(L, 1, "timeout", DIAL_TIMEOUT_S);
     const char *token = token_option(L);
@@ -377,17 +386,6 @@ static int refuse(lua_State *L) {
 }
 
 /* --- receiving ----------------------------------------------------------------------------- */
-
-/* A deadline instead of a timeout, since a wait may have to be begun anew. */
-static void push_deadline(lua_State *L, double timeout_s) {
-    lua_pushnumber(L, timeout_s < 0 ? -1 : (double)uv_hrtime() / 1e9 + timeout_s);
-}
-
-static double time_left(lua_State *L, int index) {
-    double deadline = lua_tonumber(L, index);
-    double left = deadline - (double)uv_hrtime() / 1e9;
-    return deadline < 0 ? -1 : left > 0 ? left : 0;
-}
 
 static void on_readable(void *arg, int status) {
     struct box *box = arg;
@@ -553,7 +551,7 @@ static int close_(lua_State *L) {
 
 /* --- what it is ---------------------------------------------------------------------------- */
 
-static const char *const field_names[] = {"peer", "remote", "local", "strategy", NULL};
+static const char *const field_names[] = {"peer", "remote", "local_address"};
 
 static int index_(lua_State *L) {
     struct box *box = check(L);
@@ -601,9 +599,8 @@ static int module_gc(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"send", send_},   {"recv", recv_},     {"shutdown", shutdown_},
-    {"close", close_}, {"commit", commit}, {"admit", admit},         {"refuse", refuse},
-    {NULL, NULL},
+    {"send", send_},    {"recv", recv_},  {"shutdown", shutdown_}, {"close", close_},
+    {"commit", commit}, {"admit", admit}, {"refuse", refuse},      {NULL, NULL},
 };
 
 int open_pipe(lua_State *L) {

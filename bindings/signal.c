@@ -342,8 +342,8 @@ static size_t collect_links(lua_State *L, int arg, struct signal_link *links[SIG
     return count;
 }
 
-/* signal:send(node_id, body, links [, skew]) -> how many took it, its id; skew is the peer's clock minus ours, in
- * seconds, where that is known */
+/* signal:send(node_id, body, links [, skew]) -> how many took it, its id; skew is the peer's clock
+ * minus ours, in seconds, where that is known */
 static int signal_send_method(lua_State *L) {
     const struct signaling *signaling = check_open_signal(L);
     size_t to_length, length;
@@ -378,13 +378,8 @@ static int received(lua_State *L, int status, lua_KContext context) {
     if (status)
         return push_failure(L, status, "no message");
     struct wait *wait = wait_begin(L);
-    double left_s = -1;
-    if (lua_isnumber(L, 2)) {
-        left_s = lua_tonumber(L, 2) - (double)uv_hrtime() / 1e9;
-        left_s = left_s > 0 ? left_s : 0;
-    }
     wait_list_add(&signaling->receivers, wait);
-    return wait_park(L, wait, left_s, wait_list_remove, wait, received, 0);
+    return wait_park(L, wait, time_left(L, 2), wait_list_remove, wait, received, 0);
 }
 
 /* signal:recv([timeout]) -> { from=, id=, time=, body=, [stale=true, skew=] } */
@@ -395,8 +390,7 @@ static int signal_recv(lua_State *L) {
     if (!signaling->signal)
         return push_closed(L);
     lua_settop(L, 1);
-    if (timeout_s >= 0)
-        lua_pushnumber(L, (double)uv_hrtime() / 1e9 + timeout_s);
+    push_deadline(L, timeout_s);
     return received(L, 0, 0);
 }
 

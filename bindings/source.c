@@ -38,7 +38,7 @@ static const struct source *find(const char *path) {
 /* "lua/…" lies in $P2PD_LUA, "scripts/…" beside it. */
 static const char *on_disk(lua_State *L, const char *path) {
     const char *folder = getenv("P2PD_LUA");
-    return folder ? lua_pushfstring(L, "%s/../%s", folder, path) : NULL;
+    return folder && *folder ? lua_pushfstring(L, "%s/../%s", folder, path) : NULL;
 }
 
 int source_load(lua_State *L, const char *path) {

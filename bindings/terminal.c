@@ -117,11 +117,15 @@ static void catch_signals(bool on) {
     replace_handler(SIGTSTP, on ? SIG_DFL : suspended, on ? suspended : SIG_DFL);
 }
 
-void terminal_prepare(void) {
+void terminal_end_line(void) {
     fflush(terminal.out.file);
     if (!terminal.fresh)
         terminal_write("\n", 1);
     terminal.fresh = true;
+}
+
+void terminal_prepare(void) {
+    terminal_end_line();
     tcgetattr(terminal.fd, &terminal.before);
 }
 

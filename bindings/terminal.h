@@ -21,7 +21,10 @@ int terminal_fd(void);
 FILE *terminal_file(void);
 int terminal_width(void); /* columns */
 
-/* A line is about to be typed: remembers the settings, moves to a line of its own. */
+/* Ends the line on the screen if the last output did not. */
+void terminal_end_line(void);
+
+/* A line is about to be typed: remembers the settings, and begins at the left. */
 void terminal_prepare(void);
 
 /* It is being typed, with settings that are in effect now: they are put back after Ctrl-Z, and

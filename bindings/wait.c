@@ -42,6 +42,17 @@ uint64_t runtime_now_ns(struct runtime *runtime) {
     return runtime->virtual_now_ns ? runtime->virtual_now_ns : uv_hrtime();
 }
 
+void push_deadline(lua_State *L, double timeout_s) {
+    double now = (double)runtime_now_ns(runtime_of(L)) / (double)NS_PER_S;
+    lua_pushnumber(L, timeout_s < 0 ? -1 : now + timeout_s);
+}
+
+double time_left(lua_State *L, int index) {
+    double deadline = lua_tonumber(L, index);
+    double left = deadline - (double)runtime_now_ns(runtime_of(L)) / (double)NS_PER_S;
+    return deadline < 0 ? -1 : left > 0 ? left : 0;
+}
+
 static void timer_fired(uv_timer_t *timer);
 
 /* The timer is left alone when it would only be moved to a later time: it fires early then, finds
@@ -219,7 +230,8 @@ static bool is_protected_call(lua_State *L, lua_Debug *frame) {
     return function && (function == runtime->pcall || function == runtime->xpcall);
 }
 
-/* Whether the frame is error(cancelled) or assert(false, cancelled): what a pcall caught goes on. */
+/* Whether the frame is error(cancelled) or assert(false, cancelled): what a pcall caught goes on.
+ */
 static bool raises_again(lua_State *L, lua_Debug *frame) {
     struct runtime *runtime = runtime_of(L);
     lua_CFunction function = function_of(L, frame);

@@ -55,6 +55,11 @@ void wait_wake(struct wait *wait, int status);
 /* Ends the wait from a function that Lua called: the task runs when its turn comes. */
 void wait_post(struct wait *wait, int status);
 
+/* Pushes a deadline in place of a timeout, for a wait that may have to be begun anew, and gives the
+ * seconds that are left until the one at `index`. Negative is none, in all three. */
+void push_deadline(lua_State *L, double timeout_s);
+double time_left(lua_State *L, int index);
+
 uv_loop_t *wait_loop(lua_State *L);
 
 /* The main thread, for callbacks that must call Lua outside of a task. */

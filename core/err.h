@@ -20,7 +20,9 @@
     X(ESTALE, -31009, "its time is outside of what is accepted")                                   \
     X(EREPLAYED, -31010, "it was seen before")                                                     \
     X(EUNREACHABLE, -31011, "no way to the peer was found")                                        \
-    X(ELOST, -31012, "the peer kept another connection")
+    X(ELOST, -31012, "the peer kept another connection")                                           \
+    X(ESCRIPT, -31013, "a strategy threw an error")                                                \
+    X(ESKIPPED, -31014, "the strategy does not apply")
 
 enum err_status {
 #define X(name, number, sentence) ERR_##name = number,

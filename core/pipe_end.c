@@ -1,6 +1,7 @@
 #include "core/pipe_inner.h"
 
 #include <linux/sockios.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
@@ -13,8 +14,18 @@ struct workspace {
 };
 static _Thread_local struct workspace *workspace;
 
+/* libuv writes to sockets without MSG_NOSIGNAL: unless somebody has thought of SIGPIPE, a peer that
+ * goes while we write would end the process. */
+static void survive_broken_pipes(void) {
+    struct sigaction action;
+    if (sigaction(SIGPIPE, NULL, &action) == 0 && !(action.sa_flags & SA_SIGINFO) &&
+        action.sa_handler == SIG_DFL)
+        signal(SIGPIPE, SIG_IGN);
+}
+
 int pipe_workspace_keep(void) {
     if (!workspace) {
+        survive_broken_pipes();
         workspace = malloc(sizeof *workspace);
         if (!workspace)
             return UV_ENOMEM;

@@ -22,29 +22,39 @@ local function split(list)
   return names
 end
 
+-- What to try: a pipeline from a file, or the default one, all of it or some of its strategies.
+local function choose(options)
+  local pipeline = p2pd.pipeline.default()
+  if options.pipeline then
+    local loaded, message, code = p2pd.pipeline.load(options.pipeline)
+    if not loaded then return nil, message, code end
+    pipeline = loaded
+  end
+  if options.strategies then
+    local some, message, code = p2pd.pipeline.restrict(pipeline, split(options.strategies))
+    if not some then return nil, message, code end
+    pipeline = some
+  end
+  return { pipeline = pipeline }
+end
+
 local function main(arguments)
   local options, status = cli.parse(program, arguments)
   if not options then return status end
   local tell = cli.teller(options.json)
-  local pipeline, message, code
-  if options.pipeline then
-    pipeline, message, code = p2pd.pipeline.load(options.pipeline)
-    if not pipeline then return cli.fail(tell, program.name, message, code, cli.USAGE) end
-  end
-  local node <close>
-  node, message, code = p2pd.node(cli.node_options(options, tell, { listen = false }))
-  if not node then return cli.fail(tell, program.name, message, code) end
+  local chosen, wrong, wrong_code = choose(options)
+  if wrong then return cli.fail(tell, program.name, wrong, wrong_code, cli.USAGE) end
+  chosen.timeout = options.timeout
+  chosen.on_event = function(rung) cli.tell_rung(tell, rung) end
+  local node <close>, why, why_code = p2pd.node(cli.node_options(options, tell, { listen = false }))
+  if not node then return cli.fail(tell, program.name, why, why_code) end
   local started = p2pd.now()
-  local pipe <close>
-  pipe, message, code = node:connect(options[1], {
-    strategies = options.strategies and split(options.strategies), pipeline = pipeline, timeout = options.timeout,
-    on_event = function(rung) cli.tell_rung(tell, rung) end,
-  })
-  if not pipe then return cli.fail(tell, program.name, message, code) end
+  local pipe <close>, message, code = node:connect(options[1], chosen)
+  if not pipe then return cli.fail(tell, program.name, message, code, code == "EINVAL" and cli.USAGE or nil) end
   cli.tell_pipe(tell, pipe, (p2pd.now() - started) * 1000)
-  status, message, code = cli.join(pipe)
-  if status ~= cli.OK then return cli.fail(tell, program.name, message, code, status) end
-  return status
+  local joined, broken, broken_code = cli.join(pipe)
+  if joined ~= cli.OK then return cli.fail(tell, program.name, broken, broken_code, joined) end
+  return joined
 end
 
 return main { ... }

@@ -13,7 +13,11 @@ local program = {
     .. "its own, connects to it while telling how, and lets you type to it. Leaves nothing behind.",
 }
 
-local LINES = { "hello", "these lines go to the other node and come back", "over a connection that both ends have proven" }
+local LINES = {
+  "hello",
+  "these lines go to the other node and come back",
+  "over a connection that both ends have proven",
+}
 
 local function scratch_folder()
   local path = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-demo-XXXXXX"))

@@ -54,7 +54,7 @@ local function each_line(paths, look)
   return problems
 end
 
-local c_files = lines_of "find core bindings spec/c spec/fuzz spec/bench -name '*.[ch]' | sort"
+local c_files = lines_of "find core bindings spec/c spec/fuzz spec/bench spec/support -name '*.[ch]' | sort"
 local lua_files = lines_of "find lua scripts spec -name '*.lua' | sort"
 local all_files = table.move(lua_files, 1, #lua_files, #c_files + 1, table.move(c_files, 1, #c_files, 1, {}))
 local core_files, binding_files = {}, {}

@@ -76,7 +76,7 @@ end
 
 -- What a node or the pipeline calls and a script has no use for. Not part of what is promised.
 local internal = {
-  pipe = { "commit" },
+  pipe = { "admit", "commit" },
   report = { "dial", "enter", "events", "failure", "finish", "hide", "leave", "note", "plan" },
 }
 
@@ -95,12 +95,19 @@ local function new_context(role, means)
   }
 end
 
+local function remove(folder)
+  for name, kind in luv.fs_scandir_next, assert(luv.fs_scandir(folder)) do
+    local path = folder .. "/" .. name
+    if kind == "directory" then remove(path) else os.remove(path) end
+  end
+  luv.fs_rmdir(folder)
+end
+
 local function with_folder(f)
   local folder = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-meta-XXXXXX"))
   local guard <close> = setmetatable({}, { -- luacheck: ignore
     __close = function()
-      for _, path in ipairs(files(folder, "")) do os.remove(path) end -- folders too, once they are empty
-      luv.fs_rmdir(folder)
+      remove(folder)
     end,
   })
   return f(folder)
@@ -365,9 +372,6 @@ describe("the README", function()
       luv.fs_chmod(settings, 384) -- 0600
       local variables = ("-u P2PD_LUA XDG_CONFIG_HOME='%s' XDG_DATA_HOME='%s'"):format(folder, folder)
       local text, status = output_of(("cd '%s' && env %s timeout 20 '%s' hello.lua"):format(folder, variables, program))
-      for name in luv.fs_scandir_next, assert(luv.fs_scandir(folder .. "/p2pd-lua")) do
-        os.remove(folder .. "/p2pd-lua/" .. name)
-      end
       assert(text:find "direct%s+%S+:%d+%s+hello %w+\n$", text)
       assert.equal(0, status, text)
     end)

@@ -40,22 +40,26 @@ function repl:text()
 end
 
 function repl:await(what, condition)
-  if not program.await(function() return condition(self:lines()) or self.child.status end) or
-    not condition(self:lines()) then
-    error(("%s did not come; on the screen is:\n%s\n%s"):format(what, self:text(), self.child.err), 3)
-  end
+  local met
+  program.await(function()
+    met = condition(self:lines())
+    return met or self.child.status
+  end)
+  if met then return end
+  error(("%s did not come (status %s); on the screen is:\n%s\n%s"):format(what, self.child.status, self:text(),
+    self.child.err), 3)
 end
 
 -- Waits until the last line is an empty prompt.
 function repl:prompt()
-  self:await("the prompt", function(lines) return (lines[#lines] or ""):match "^p2pd [%(%d%) ]*>$" or lines[#lines] == "p2pd>" end)
+  self:await("the prompt", function(lines) return (lines[#lines] or ""):match "^p2pd[%(%d%) ]*>$" end)
 end
 
 -- Waits until the last lines of the screen are these.
 function repl:ends(...)
-  local wanted = table.concat({ ... }, "\n")
+  local wanted, count = table.concat({ ... }, "\n"), select("#", ...)
   self:await(("'%s'"):format(wanted), function(lines)
-    return table.concat(lines, "\n", math.max(1, #lines - select("#", wanted:gsub("\n", "")))) == wanted
+    return table.concat(lines, "\n", math.max(1, #lines - count + 1)) == wanted
   end)
 end
 
@@ -138,7 +142,7 @@ describe("a line", function()
     it:type("end" .. ENTER)
     it:ends("   .. end", "1", "2", "p2pd>")
     it:type("x = [[" .. ENTER .. "]] .. 'y'" .. ENTER)
-    it:prompt()
+    it:ends("   .. ]] .. 'y'", "p2pd>")
     assert.are.equal('"y"', it:enter "x")
     it:type("f(" .. ENTER)
     it:ends("p2pd> f(", "   ..")
@@ -183,7 +187,7 @@ describe("a line", function()
     local it <close> = start()
     assert.truthy(it:enter("p2pd.sleep(0.55)"):match "^%(%d[%d.]* m?s%)$")
     assert.are.equal("", it:enter "p2pd.sleep(0.01)")
-    assert.truthy(it:enter(":time 1 + 1"):match "^2\n%d[%d.]* [mµ]?s$")
+    assert.truthy(it:enter(":time 1 + 1"):match "^2\n%d[%d.]* %S*s$")
   end)
 
   it("may be pasted with several others", function()
@@ -196,10 +200,11 @@ describe("a line", function()
   it("has a limit, and a long one within it works", function()
     local it <close> = start()
     it:type("\27[200~#'" .. ("x"):rep(50000) .. "'\27[201~" .. ENTER)
-    it.child:expect "\n50000\r\n"
+    it.child:expect "50000\r\n"
     it.child:expect "p2pd> "
-    it:type("\27[200~#'" .. ("x"):rep((1 << 20) + 10) .. "'\27[201~" .. ENTER)
-    it.child:expect "a line of more than 1048576 bytes was dropped"
+    -- much of it is left to readline, which is slow there
+    it:type("\27[200~#'" .. ("x"):rep((1 << 18) + 10) .. "'\27[201~" .. ENTER)
+    it.child:expect "a line of more than 262144 bytes was dropped"
     it.child:expect "p2pd> "
     it:type("'still ' .. 'here'" .. ENTER)
     it.child:expect '"still here"'
@@ -270,7 +275,9 @@ describe("output of the background", function()
     it:enter "p2pd.spawn(function() p2pd.sleep(0.15) go:send(1) end)"
     it:type "'typed' .."
     local shown = { ... }
-    it:await("the output", function(lines) return lines[#lines]:match "> 'typed' %.%.$" and lines[#lines - 1] == shown[#shown] end)
+    it:await("the output", function(lines)
+      return lines[#lines]:match "> 'typed' %.%.$" and lines[#lines - 1] == shown[#shown]
+    end)
     local lines = it:lines()
     assert.are.same(shown, table.move(lines, #lines - #shown, #lines - 1, 1, {}))
     it:type(" ' on'" .. ENTER)
@@ -291,7 +298,7 @@ describe("output of the background", function()
   end)
 
   it("of failing tasks and callbacks does, in one line", function()
-    local text = typed_over("error 'oops'", "task 7 failed: repl:1: oops")
+    local text = typed_over("error('oops', 0)", "task 5 failed: oops")
     assert.falsy(text:find("traceback", 1, true))
     typed_over("local t = require 'luv'.new_timer() t:start(1, 0, function() t:close() error 'bad' end)",
       "in a callback: repl:1: bad")
@@ -360,7 +367,8 @@ describe("Ctrl-C", function()
 
   it("runs the <close> variables of what it cancels", function()
     local it <close> = start()
-    it:type("local c <close> = setmetatable({}, { __close = function() print 'closed' end }) print 'go' p2pd.sleep(100)" .. ENTER)
+    it:enter "guard = setmetatable({}, { __close = function() p2pd.sleep(0.01) print 'closed' end })"
+    it:type("local c <close> = guard print 'go' p2pd.sleep(100)" .. ENTER)
     it:shows "go"
     it:type(CTRL_C)
     it:shows "closed"
@@ -372,10 +380,16 @@ describe("Ctrl-C", function()
     it:type("p2pd.spawn(function() print 'go' while true do end end)" .. ENTER)
     it:shows "go"
     it:type(CTRL_C)
-    it:shows "^C"
-    it:type(CTRL_C)
-    it:prompt()
-    assert.are.equal("1", it:enter "1")
+    it:await("the first", function(lines) return lines[#lines]:find("^C", 1, true) end)
+    local function at_prompt()
+      local lines = it:lines()
+      return lines[#lines] == "p2pd>"
+    end
+    for _ = 1, 20 do -- two that come before the system delivers the first are one
+      it:type(CTRL_C)
+      if program.await(at_prompt, 1) then break end
+    end
+    assert.are.equal("2", it:enter "1 + 1")
   end)
 end)
 
@@ -402,7 +416,8 @@ describe("leaving", function()
   local function in_shell()
     local it = start { command = { "/bin/sh", "-i" } }
     it:ends "$"
-    it:type(("stty -a > before; %s; echo $?; stty -a > after; cmp before after && echo same"):format(program.path) .. ENTER)
+    it:type(("stty -a > before; %s; echo $?"):format(program.path))
+    it:type("; stty -a > after; cmp before after && echo same" .. ENTER)
     it:prompt()
     return it
   end
@@ -415,7 +430,9 @@ describe("leaving", function()
       it:type "half a line"
     end },
     { "by SIGTERM while a line is typed", 143, function(it) it:enter(it.own_kill:format "TERM") end },
-    { "by SIGTERM while a line is busy", 143, function(it) it:type(it.own_kill:format "TERM" .. " while true do end" .. ENTER) end },
+    { "by SIGTERM while a line is busy", 143, function(it)
+      it:type(it.own_kill:format "TERM" .. " while true do end" .. ENTER)
+    end },
     { "by SIGQUIT", 131, function(it) it:type "half" it:ends "p2pd> half" it:type "\28" end },
     { "by SIGHUP", 129, function(it) it:enter(it.own_kill:format "HUP") end },
     { "by abort", 134, function(it) it:enter(it.own_kill:format "ABRT") end },
@@ -423,14 +440,16 @@ describe("leaving", function()
   for _, way in ipairs(ways) do
     it(way[1] .. " gives the terminal back as it was", function()
       local it <close> = in_shell()
-      it.own_kill = "io.popen('sleep 0.1; kill -%s ' .. require 'luv'.os_getpid()) return 1"
+      it.own_kill = "io.popen(('sleep 0.1; kill -%s %%d'):format(require 'luv'.os_getpid()))"
       local ok, message = pcall(way[3], it)
       assert(ok or message:find "next prompt", message)
       it:await("the shell", function(lines) return lines[#lines] == "$" end)
       local text = it:text()
       assert.truthy(text:find("\n" .. way[2] .. "\n", 1, true), text)
       assert.truthy(text:find("\nsame\n", 1, true), text)
-      assert.are.equal(select(2, it.child.out:gsub("\27%[%?2004h", "")), select(2, it.child.out:gsub("\27%[%?2004l", "")))
+      local _, marked = it.child.out:gsub("\27%[%?2004h", "")
+      local _, unmarked = it.child.out:gsub("\27%[%?2004l", "")
+      assert.are.equal(marked, unmarked)
     end)
   end
 
@@ -474,7 +493,7 @@ describe("the terminal", function()
     it:type(CTRL_C)
     it.child:expect "^C"
     it:type("#{ " .. ("'zzzzzzzzz', "):rep(2) .. "}" .. ENTER)
-    it.child:expect "\n2\r\n"
+    it.child:expect "2\r\n"
     it.child:expect "p2pd> "
     it:type("{ " .. ("'zzzzzzzzz', "):rep(4) .. "}" .. ENTER)
     it.child:expect '{\r\n  "zzzzzzzzz",\r\n'
@@ -495,11 +514,13 @@ describe("the terminal", function()
 
   it("is free while a line runs: programs and io.read have it", function()
     local it <close> = start()
-    it:type("io.read()" .. ENTER)
+    it:type("print 'ask' return io.read()" .. ENTER)
+    it:shows "ask"
     it:type("an answer" .. ENTER)
     it:ends('"an answer"', "p2pd>")
     assert.are.equal("from below", it:enter "local _ = os.execute 'echo from below'")
-    assert.are.equal("no end of line", it:enter "io.write 'no end of line'")
+    assert.are.equal("no end\n1", it:enter "io.write 'no end' and 1")
+    assert.are.equal("no end", it:enter "local _ = io.write 'no end'")
   end)
 end)
 
@@ -523,6 +544,7 @@ describe("the history", function()
     local first <close> = start { home = tostring(home) }
     first:enter "'the ' .. 'first'"
     first:type("function f(" .. ENTER .. ") return 'several' end" .. ENTER)
+    first:ends("   .. ) return 'several' end", "p2pd>")
     first:enter "1"
     leave(first)
     assert.are.equal("'the ' .. 'first'\nfunction f(\n\t) return 'several' end\n1\n", file(home))
@@ -533,7 +555,7 @@ describe("the history", function()
     second:type(UP)
     second:ends "p2pd> 1"
     second:type(UP .. ENTER)
-    second:prompt()
+    second:ends("p2pd>")
     assert.are.equal('"several"', second:enter "f()")
     second:type(CTRL_R .. "the")
     second:await("the line", function(lines) return lines[#lines]:find "'the ' .. 'first'" end)
@@ -627,7 +649,8 @@ describe("completion", function()
 
   it("calls nothing", function()
     local it <close> = start()
-    it:enter "trap = setmetatable({}, { __index = function() print 'called' end, __pairs = function() print 'called' end })"
+    it:enter "function called() print 'called' end"
+    it:enter "trap = setmetatable({}, { __index = called, __pairs = called, __tostring = called })"
     completes(it, "trap.x", "trap.x")
     completes(it, "trap.x.y", "trap.x.y")
     assert.falsy(it:text():find("\ncalled", 1, true))

@@ -48,4 +48,7 @@ function pipe:close() end
 --- Turns the peer away and closes the pipe: for one that came out of `accept` and was not used yet. The peer's `recv`
 --- gets the code.
 ---@param code? "EDENIED"|"EBUSY" "EDENIED" unless given
+---@return true? told nil when it was closed, or used before
+---@return string? message
+---@return p2pd.Code? why
 function pipe:refuse(code) end

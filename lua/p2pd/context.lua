@@ -104,8 +104,14 @@ local function check_seconds(seconds, level)
   end
 end
 
+-- What signaling itself puts into each message.
+local reserved_fields = { "id", "re", "from" }
+
 local function check_fields(fields, level)
   if type(fields) ~= "table" then error("the fields of a message are a table, not a " .. type(fields), level + 1) end
+  for _, name in ipairs(reserved_fields) do
+    if fields[name] ~= nil then error(("the field '%s' of a message is not free to use"):format(name), level + 1) end
+  end
 end
 
 -- Scopes ----------------------------------------------------------------------------------------------------------
@@ -456,7 +462,7 @@ end
 ---@return boolean? sent, string? message, string? code
 function context:reply(message, fields)
   local scope = working_scope(self, 2)
-  check_fields(message, 2)
+  if type(message) ~= "table" then error("the message that is answered is a table, not a " .. type(message), 2) end
   check_fields(fields, 2)
   if scope.closed then return refuse_closed() end
   scope.root.replied = true

@@ -22,6 +22,7 @@ local MAX_RESPONDING = 16    -- requests of strangers at one time
 local REQUESTS, PER = 3, 60  -- that one peer may make us dial, in so many seconds
 local MAX_PEERS = 256        -- whose requests are counted
 local ACCEPTED = 128         -- pipes that wait for accept()
+local MAX_OFFSETS = 15       -- of the brokers that an address can name (the address format's limit)
 
 local node = {}
 node.__index = node
@@ -76,10 +77,14 @@ local function accept_direct(self)
   while true do
     local pipe = self.listener:accept()
     if not pipe then return end
-    if self.listens and allowed(self, pipe.peer) then
-      hand_out(self, pipe, "direct")
-    else
+    if not self.listens then
       pipe:refuse()
+    elseif not self.allow then
+      hand_out(self, pipe, "direct")
+    else -- it may wait, and others are not to wait for it
+      spawn(self, function()
+        if allowed(self, pipe.peer) then hand_out(self, pipe, "direct") else pipe:refuse() end
+      end)
     end
   end
 end
@@ -179,6 +184,7 @@ end
 function node:connect(to, options)
   options = check_options(options, connect_options, 2)
   if type(to) ~= "string" then error("an address is expected, not a " .. type(to), 2) end
+  if options.timeout and not (options.timeout >= 0) then error("option 'timeout' is not a number of seconds", 2) end
   if self.closed then return nil, "ECLOSED: the node was closed", "ECLOSED" end
   if not to:find("-", 1, true) then
     return nil, "ENOTSUP: names cannot be looked up; use the address that the peer printed", "ENOTSUP"
@@ -205,14 +211,11 @@ function node:connect(to, options)
   local pipe
   pipe, message, code = pipeline.run(chosen, ctx)
   if not pipe then return nil, message, code end
-  local ok
-  ok, message, code = pipe:commit(attempt)
-  if not ok then
-    pipe:close()
-    return nil, message, code
-  end
   pipe.strategy = own_report.winner
-  return pipe
+  local committed, why, what = pipe:commit(attempt)
+  if committed then return pipe end
+  pipe:close()
+  return nil, why, what
 end
 
 -- Opening and closing -------------------------------------------------------------------------
@@ -237,7 +240,7 @@ end
 -- The brokers on which this node is to be found: always the same ones for the same key, so that an address outlives a
 -- restart; others only when none of these can be reached.
 local function join_brokers(self, list)
-  local order = core.address.broker_order(self.node_id, #list)
+  local order = core.address.broker_order(self.node_id, math.min(#list, MAX_OFFSETS))
   local offsets = table.move(order, 1, math.min(OWN_BROKERS, #order), 1, {})
   self.brokers:use(offsets)
   if #offsets == 0 or self.brokers:wait(offsets, BROKER_PATIENCE) then return offsets end
@@ -248,6 +251,7 @@ local function join_brokers(self, list)
 end
 
 local function start(self, options, notice)
+  core.signal.start_early() -- while all else is made ready
   local chosen, message, code = settings.load(options.settings)
   if not chosen then return nil, message, code end
   self.identity, message, code = core.identity.open { path = options.key, lock = self.listens }
@@ -266,9 +270,8 @@ local function start(self, options, notice)
   }
   local offsets = joining:wait()
   if not self.network then return nil, message, code end
-  if #self.brokers:up() == 0 then
-    notice(#offsets == 0 and "no brokers are set, so this node can be reached by its address alone"
-      or "no broker can be reached; they are tried again, and until then only direct connections can come")
+  if #offsets > 0 and #self.brokers:up() == 0 then
+    notice "no broker can be reached; they are tried again, and until then only direct connections can come"
   end
   self.parsed = {
     signal = offsets, ipv4 = self.network.ipv4, ipv6 = self.network.ipv6, node_id = self.node_id,

@@ -66,7 +66,7 @@ end
 -- Runs f as the task that Ctrl-C cancels. Returns whether it ended well, its results or the error, and the seconds.
 local function run(session, f, ...)
   local body = task.spawn(f, ...):observe()
-  session.running, session.stuck = body, false
+  session.running, session.stuck, session.interrupted = body, false, false
   core.interrupt.handle(session.on_interrupt, body)
   local started = luv.hrtime()
   local results = table.pack(pcall(body.wait, body))
@@ -81,7 +81,7 @@ local function run(session, f, ...)
   end
   if status == "cancelled" then
     if session.stuck then return false, "EDEADLOCK: nothing was left that could wake it", seconds end
-    io.stdout:write "\n" -- the terminal has put ^C there
+    if not session.interrupted then session.end_line() end
     return false, task.cancelled, seconds
   end
   error(results[2], 0) -- it is the prompt itself that is cancelled
@@ -95,6 +95,7 @@ end
 
 -- Shows what a line came to, as a task too: the values' own functions may be asked for a text.
 local function show(session, done, values)
+  core.line.fresh()
   local shown, problem = run(session, function()
     if not done then
       session.complain(error_text(session, values))
@@ -195,6 +196,7 @@ local function new_session()
   }
   session.keep = keeper(session)
   function session.say(text) io.stdout:write(text, "\n") end
+  function session.end_line() io.stdout:write "\n" end -- the terminal has put ^C there
   function session.complain(text) io.stderr:write(paint("error", text), "\n") end
   function session.style()
     return { width = core.line.width(), paint = paint, is_cancelled = task.is_cancelled }
@@ -209,6 +211,8 @@ local function new_session()
   end
   function session.on_interrupt(broke_in)
     if session.running then
+      session.interrupted = true
+      session.end_line()
       session.running:cancel()
     elseif not broke_in then
       session.cleared = core.line.clear()

@@ -44,6 +44,7 @@ end
 function signaling:send(to, fields)
   local links = self.brokers:up(to.signal)
   if #links == 0 then return nil, "ENOTCONN: none of the peer's brokers is connected", "ENOTCONN" end
+  fields.id = fields.id or new_id()
   return self.signal:send(to.node_id, json.encode(fields), links)
 end
 

@@ -28,6 +28,7 @@ build | header  MQTTAsync.h           | libpaho-mqtt-dev | paho.mqtt.c, the MQTT
 build | library openssl               | libssl-dev       | OpenSSL 3
 build | library readline              | libreadline-dev  | readline, line editing
 demo  | command mosquitto             | mosquitto        | mosquitto, the MQTT broker
+test  | command mosquitto_pub         | mosquitto-clients | mosquitto_pub, which publishes
 test  | lua     busted.runner         | lua-busted       | busted, the test runner
 test  | command luacheck              | lua-check        | luacheck, the linter of Lua
 test  | command clang                 | clang            | clang, the second compiler

@@ -26,7 +26,7 @@ function pair:settings()
   return { mqtt = { { host = self.broker.host, port = self.broker.port } }, stun = {}, ntp = {} }
 end
 
---- A node on loopback. `name` is its key's; what it has to say to its user is in the list `notices` of the second result.
+--- A node on loopback, with the key of this name; and the list of what it has to say to its user.
 ---@param name string
 ---@param options? table
 function pair:node(name, options)

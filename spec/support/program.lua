@@ -4,7 +4,7 @@ local luv = require "luv"
 
 local M = {}
 
-local PATIENCE = 20 -- seconds that an awaited thing may take on a busy machine
+local PATIENCE = tonumber(os.getenv "P2PD_PATIENCE") or 20 -- seconds that an awaited thing may take
 local TURN = 0.05   -- seconds within which a passed deadline is seen
 
 --- The folder of what is built: $P2PD_BUILD, $BUILD, or build.

@@ -62,7 +62,7 @@ local function parse(text, entries)
   local block, classes = new_block(), {}
   local function finish()
     if block.kind then
-      block.signature = block.name
+      block.signature = block.signature or block.name
       entries[#entries + 1] = block
     end
     block = new_block()

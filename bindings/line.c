@@ -155,7 +155,8 @@ static void on_line(char *text);
 static void start_editing(const char *prompt) {
     terminal_prepare();
     rl_reset_screen_size();
-    rl_eof_found = 0; /* or else each line after one that Ctrl-D ended would have an empty one below */
+    rl_eof_found =
+        0; /* or else each line after one that Ctrl-D ended would have an empty one below */
     rl_callback_handler_install(prompt, on_line);
     const char *marked = rl_variable_value("enable-bracketed-paste");
     line.paste_marked = marked && strcmp(marked, "on") == 0;

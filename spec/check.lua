@@ -19,7 +19,7 @@ local processes = require "spec.support.processes"
 local TIMEOUT, SLOWDOWN, GRACE = 120, 3, 1.5 -- seconds; factor under sanitizers; seconds to end what was started
 local BUILD_TIMEOUT = 900
 
-local options = { build = "build", jobs = 2, files = {} }
+local options = { build = "build", jobs = math.max(2, math.min(4, #luv.cpu_info())), files = {} }
 local verbose = os.getenv "CI" == "true"
 local inherited = luv.os_environ()
 local lua = processes.which "lua5.4"
@@ -216,8 +216,7 @@ local function specs(build, more)
   for _, path in ipairs(processes.find("spec", "_spec%.lua$")) do
     local wishes = directives(path)
     if wanted(path) and not (more.sanitized and wishes.unsanitized) then
-      local env = { P2PD_BUILD = build, LUA_CPATH = ("./%s/?.so;;"):format(build) }
-      if build:sub(1, 1) == "/" then env.LUA_CPATH = build .. "/?.so;;" end
+      local env = { P2PD_BUILD = build, LUA_CPATH = processes.absolute(build) .. "/?.so;;" }
       for name, value in pairs(more.spec_env or more.env or {}) do env[name] = value end
       parts[#parts + 1] = {
         lua, "-e", "require('luv').os_unsetenv('LD_PRELOAD')", busted, "--output=TAP", path, name = more.label .. path,
@@ -237,7 +236,8 @@ local function append(list, more)
   return table.move(more, 1, #more, #list + 1, list)
 end
 
--- The runtime library of gcc's address sanitizer, which has to be there first when stock Lua loads p2pd.so.
+-- The library of gcc's sanitizer. It has to be there first when stock Lua loads p2pd.so: it is preloaded where a spec
+-- runs, and where a spec starts "lua5.4" by that name, which then finds a script that does so.
 local function runtime(name)
   local pipe = assert(io.popen("gcc -print-file-name=" .. name))
   local path = pipe:read "l"
@@ -247,18 +247,17 @@ end
 
 local function sanitized(name, sanitizer, label)
   local build = ("%s/%s"):format(options.build, name)
-  local support = luv.cwd() .. "/spec/support"
   local env = {
     ASAN_OPTIONS = "detect_leaks=1:log_path=FOLDER/sanitizer:strict_string_checks=1:detect_stack_use_after_return=1",
     UBSAN_OPTIONS = "print_stacktrace=1:halt_on_error=1",
-    LSAN_OPTIONS = ("suppressions=%s/lsan.supp:print_suppressions=0"):format(support),
-    TSAN_OPTIONS = ("suppressions=%s/tsan.supp:log_path=FOLDER/sanitizer"):format(support),
+    TSAN_OPTIONS = "log_path=FOLDER/sanitizer",
     P2PD_SANITIZED = name,
   }
   local more = { label = label, sanitized = true, timeout = TIMEOUT * SLOWDOWN, env = env, spec_env = {} }
   for key, value in pairs(env) do more.spec_env[key] = value end
-  more.spec_env.LD_PRELOAD = runtime("lib" .. name .. ".so")
-  more.spec_env.P2PD_PRELOAD = more.spec_env.LD_PRELOAD
+  local preload, bin = runtime("lib" .. name .. ".so"), processes.absolute(build) .. "/bin"
+  more.spec_env.LD_PRELOAD, more.spec_env.PATH = preload, bin .. ":" .. inherited.PATH
+  processes.program(bin, "lua5.4", ('#!/bin/sh\nLD_PRELOAD=%s exec %s "$@"\n'):format(preload, lua))
   return build, more, built(("build with %s"):format(name), build, "CC=gcc", "CFLAGS=-O1 -g -fno-omit-frame-pointer",
     "SANITIZE=-fsanitize=" .. sanitizer .. " -fno-sanitize-recover=undefined", "LDFLAGS=-Wl,-z,nodelete")
 end

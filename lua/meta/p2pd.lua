@@ -25,6 +25,8 @@ local p2pd = {}
 ---| "EREPLAYED" it was seen before
 ---| "EUNREACHABLE" no way to the peer was found
 ---| "ELOST" the peer kept another connection
+---| "ESCRIPT" a strategy threw an error
+---| "ESKIPPED" the strategy does not apply
 ---| "EOF" the stream has ended as it should
 ---| "ECANCELED" the task was cancelled
 ---| "ETIMEDOUT" the time was over

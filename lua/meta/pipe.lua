@@ -6,6 +6,7 @@
 ---@field peer string the peer's node ID, proven
 ---@field strategy string by which way it came: "direct", "reverse", …
 ---@field remote string the other end's address: "192.0.2.7:4242" or "[2001:db8::7]:4242"
+---@field local_address string this end's address
 local pipe = {}
 
 --- Sends all of the data. Waits while more than 256 KiB wait for the network, until less than 64 KiB do. That it
@@ -28,8 +29,8 @@ function pipe:send(data, timeout) end
 function pipe:recv(timeout, most) end
 
 --- Gives the lines that arrive, without their ends ("\n" or "\r\n"): `for line in pipe:lines() do … end`. The last
---- one may lack its end. A pipe that breaks throws, and so does a longer line. Keep one iterator for a pipe: bytes
---- that it has taken and not given yet are lost with it.
+--- one may lack its end. A pipe that breaks throws, and so does a longer line. What it has taken and not given yet
+--- stays with the pipe: another `lines` goes on with it, and `recv` gives it out first.
 ---@param longest? integer bytes; 1048576 unless given
 ---@return fun(): string?
 function pipe:lines(longest) end

@@ -186,6 +186,21 @@ function M.remove(path)
   luv.fs_rmdir(path)
 end
 
+function M.absolute(path)
+  return path:sub(1, 1) == "/" and path or luv.cwd() .. "/" .. path
+end
+
+--- Makes a script, and the folder that it is to lie in.
+function M.program(folder, name, text)
+  local path = ""
+  for part in folder:gmatch "[^/]+" do
+    path = path .. "/" .. part
+    luv.fs_mkdir(path, 493)
+  end
+  M.write(path .. "/" .. name, text)
+  luv.fs_chmod(path .. "/" .. name, 493)
+end
+
 --- Where a program lies; servers lie where a user's PATH does not look.
 function M.which(name)
   for folder in ((os.getenv "PATH" or "") .. ":/usr/local/sbin:/usr/sbin:/sbin"):gmatch "[^:]+" do

@@ -62,7 +62,8 @@ int main(int argc, char **argv) {
         perror(argv[3]);
         _exit(127);
     }
-    struct pollfd files[] = {{STDIN_FILENO, POLLIN, 0}, {CONTROL, POLLIN, 0}, {terminal, POLLIN, 0}};
+    struct pollfd files[] = {
+        {STDIN_FILENO, POLLIN, 0}, {CONTROL, POLLIN, 0}, {terminal, POLLIN, 0}};
     for (bool open = true; open;) {
         if (poll(files, 3, -1) < 0 && errno != EINTR)
             break;

@@ -69,12 +69,12 @@ fuzz: ## fuzz each parser for TIME (60) seconds, in BUILD/fuzz
 docs: ## make the API's reference from lua/meta, in BUILD/docs
 	$(call run,spec/support/reference.lua)
 
-install: all ## put the program, the library, types and README below PREFIX (/usr/local)
-	$(Q)install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/lua/5.4 share/doc/p2pd-lua share/p2pd-lua/meta)
+install: all ## put the program, the library, README, guide and types below PREFIX (/usr/local)
+	$(Q)install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/lua/5.4 $(addprefix share/doc/p2pd-lua/lua/,doc meta))
 	$(Q)install -m 755 $(BUILD)/p2pd-lua $(DESTDIR)$(PREFIX)/bin/
 	$(Q)install -m 644 $(BUILD)/p2pd.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
 	$(Q)install -m 644 $(wildcard README.md LICENSE) $(DESTDIR)$(PREFIX)/share/doc/p2pd-lua/
-	$(Q)for f in $(wildcard lua/meta/*.lua); do install -m 644 $$f $(DESTDIR)$(PREFIX)/share/p2pd-lua/meta/; done
+	$(Q)for d in doc meta; do install -m 644 lua/$$d/* $(DESTDIR)$(PREFIX)/share/doc/p2pd-lua/lua/$$d/; done
 	@echo "p2pd-lua $(VERSION) is in $(DESTDIR)$(PREFIX)"
 
 compile_commands.json: Makefile $(C_FILES) ## tell editors and clang-tidy how each file is compiled
@@ -95,9 +95,10 @@ $(BUILD)/p2pd-lua: $(call object,$(PROGRAM) $(BINDINGS)) $(BUILD)/core.a
 	@echo "LD $@"
 	$(Q)$(LINK) -Wl,-E $^ $(shell pkg-config --libs $(LUA_PC) readline) $(LIBS)
 
+# It stays loaded: paho's threads, and what OpenSSL has cached, outlive the Lua state.
 $(BUILD)/p2pd.so: $(call object,$(BINDINGS)) $(BUILD)/core.a
 	@echo "LD $@"
-	$(Q)$(LINK) -shared $^ $(LIBS)
+	$(Q)$(LINK) -shared -Wl,-z,nodelete $^ $(LIBS)
 
 $(BUILD)/core.a: $(call object,$(CORE))
 	$(Q)rm -f $@ && $(AR) rcs $@ $^

@@ -17,7 +17,7 @@ FLAGS  := $(strip $(CC) -I. -I$(BUILD) -D_GNU_SOURCE -DP2PD_VERSION=\"$(VERSION)
 LINK    = $(CC) $(CFLAGS) $(SANITIZE) $(LDFLAGS) -o $@
 
 # The program alone edits lines, reads arguments and catches signals; all else is the library's too.
-PROGRAM  = bindings/main.c bindings/interrupt.c bindings/line.c
+PROGRAM  = bindings/main.c bindings/interrupt.c bindings/line.c bindings/terminal.c
 CORE     = $(sort $(wildcard core/*.c))
 BINDINGS = $(filter-out $(PROGRAM),$(sort $(wildcard bindings/*.c)))
 C_TESTS  = $(sort $(wildcard spec/c/test_*.c))

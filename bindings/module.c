@@ -4,6 +4,7 @@
 #include "bindings/task.h"
 
 #include <luv/lhandle.h>
+#include <string.h>
 
 /* Each becomes the field of p2pd.core with its name. */
 #define MODULES(X)                                                                                 \
@@ -63,6 +64,20 @@ static int run(lua_State *L) {
     return lua_gettop(L);
 }
 
+/* The parts of p2pd.core are opened when they are first asked for, which most scripts do of few. */
+static int open_part(lua_State *L) {
+    const char *name = lua_tostring(L, 2);
+    for (const luaL_Reg *module = modules; name && module->name; module++)
+        if (strcmp(module->name, name) == 0) {
+            module->func(L);
+            lua_pushvalue(L, 2);
+            lua_pushvalue(L, -2);
+            lua_rawset(L, 1);
+            return 1;
+        }
+    return 0;
+}
+
 int luaopen_p2pd_core(lua_State *L) {
     lua_getglobal(L, "require");
     lua_pushliteral(L, "luv");
@@ -74,9 +89,9 @@ int luaopen_p2pd_core(lua_State *L) {
     lua_setfield(L, -2, "run");
     runtime_open(L, luv_loop(L));
     lua_newtable(L);
-    for (const luaL_Reg *module = modules; module->name; module++) {
-        module->func(L);
-        lua_setfield(L, -2, module->name);
-    }
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, open_part);
+    lua_setfield(L, -2, "__index");
+    lua_setmetatable(L, -2);
     return 1;
 }

@@ -59,7 +59,8 @@ int source_load(lua_State *L, const char *path) {
     return status;
 }
 
-/* A searcher of package.searchers: "p2pd.node" lies in lua/p2pd/node.lua, "p2pd" in its init.lua. */
+/* A searcher of package.searchers: "p2pd.node" lies in lua/p2pd/node.lua, "p2pd" in its init.lua.
+ */
 static int search(lua_State *L) {
     const char *name = luaL_checkstring(L, 1);
     if (strncmp(name, "p2pd", 4) != 0 || (name[4] != '\0' && name[4] != '.'))
@@ -133,8 +134,8 @@ static int list(lua_State *L) {
 }
 
 int open_source(lua_State *L) {
-    luaL_newlib(L, ((const luaL_Reg[]){{"text", text}, {"load", load_}, {"list", list},
-                                       {NULL, NULL}}));
+    luaL_newlib(
+        L, ((const luaL_Reg[]){{"text", text}, {"load", load_}, {"list", list}, {NULL, NULL}}));
     return 1;
 }
 

@@ -2,7 +2,8 @@
  *
  * Provides  the texts by their path in the tree, and the way by which require finds them
  * Owns      nothing: the texts are constants
- * With P2PD_LUA=./lua in the environment they are read from there instead, while one works on them. */
+ * With P2PD_LUA=./lua in the environment they are read from there instead, while one works on them.
+ * */
 #ifndef BINDINGS_SOURCE_H
 #define BINDINGS_SOURCE_H
 

@@ -83,10 +83,9 @@ static int lookup_(lua_State *L) {
     struct lookup *lookup = lua_newuserdatauv(L, sizeof *lookup, 0);
     memset(lookup, 0, sizeof *lookup);
     lookup->wait = wait;
-    int status = stun_lookup(wait_loop(L), (struct sockaddr *)&server,
-                             local_text ? (struct sockaddr *)&local : NULL,
-                             timeout_s < 0 ? 0 : (unsigned)(timeout_s * 1000), done, lookup,
-                             &lookup->stun);
+    int status = stun_lookup(
+        wait_loop(L), (struct sockaddr *)&server, local_text ? (struct sockaddr *)&local : NULL,
+        timeout_s < 0 ? 0 : (unsigned)(timeout_s * 1000), done, lookup, &lookup->stun);
     if (status != 0)
         return looked_up(L, status, 4);
     return wait_park(L, wait, -1, detach, lookup, looked_up, 4);

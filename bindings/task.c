@@ -196,7 +196,7 @@ static int condition_signal(lua_State *L) {
 }
 
 static const luaL_Reg task_methods[] = {
-    {"wait", task_wait}, {"cancel", cancel},       {"status", status},
+    {"wait", task_wait},  {"cancel", cancel},       {"status", status},
     {"observe", observe}, {"traceback", traceback}, {NULL, NULL},
 };
 
@@ -204,7 +204,7 @@ static const luaL_Reg condition_methods[] = {
     {"wait", condition_wait}, {"signal", condition_signal}, {NULL, NULL}};
 
 static const luaL_Reg functions[] = {
-    {"spawn", spawn}, {"sleep", sleep_}, {"current", current},     {"list", list}, {"now", now},
+    {"spawn", spawn}, {"sleep", sleep_},     {"current", current},     {"list", list}, {"now", now},
     {"run", run},     {"virtual", virtual_}, {"condition", condition}, {NULL, NULL},
 };
 

@@ -28,7 +28,7 @@ struct task { /* a full userdata; in the registry, by its address, until it ends
     bool unwinding; /* it was raised, and no pcall has caught it yet: only __close handlers run */
     bool runaway;   /* it was interrupted while it ran: raised again whenever it was caught */
     unsigned nested_calls; /* of pcall within those handlers */
-    bool observed; /* somebody learns of a failure, so that it need not be printed */
+    bool observed;         /* somebody learns of a failure, so that it need not be printed */
 };
 
 struct runtime {
@@ -44,8 +44,8 @@ struct runtime {
     void (*on_failure)(struct runtime *runtime, struct task *task); /* nobody waits for the task */
     uint64_t virtual_now_ns; /* the time, when it is virtual; else 0 */
     double grace_s;
-    lua_CFunction pcall, xpcall;  /* Lua's own, by which a cancellation can be caught */
-    lua_CFunction error, assert;  /* and raised again */
+    lua_CFunction pcall, xpcall; /* Lua's own, by which a cancellation can be caught */
+    lua_CFunction error, assert; /* and raised again */
     unsigned next_id, live_count, failures;
     bool leaving; /* all tasks were cancelled, and new ones are so from the start */
 };
@@ -66,7 +66,6 @@ struct task *task_spawn(lua_State *L, int arguments);
 
 /* Raises the cancellation where the task is parked, or at its next wait. */
 void task_cancel(struct task *task);
-
 
 /* Cancels every task, and those to come: the program leaves. */
 void task_cancel_all(struct runtime *runtime);

@@ -7,12 +7,12 @@
  * A task is parked in one operation at a time, so its one `struct wait` lies inside of it:
  *
  *     struct wait *wait = wait_begin(L);                     throws where waiting is not possible
- *     x_on_readable(x, readable, wait);                      the callback ends in wait_wake(wait, 0)
+ *     x_on_readable(x, readable, wait);                      its callback ends in wait_wake
  *     return wait_park(L, wait, timeout_s, detach, x, k, c); yields; k(L, status, c) goes on
  *
  * Whatever ends the wait (answer, deadline, cancellation) ends it once. Unless it was wait_wake or
- * wait_post, detach(arg) is called first, and after it the operation must not call back.
- * This unit is the only place that yields or resumes a coroutine. */
+ * wait_post, detach(arg) is called first, and after it the operation must not call back. This unit
+ * is the only place that yields or resumes a coroutine. */
 #ifndef BINDINGS_WAIT_H
 #define BINDINGS_WAIT_H
 

@@ -1,8 +1,8 @@
 /* nic: the machine's network interfaces and their addresses.
  *
- * Provides  a list of addresses, each with its interface; the address that would be used toward a destination
- * Uses      ip, the system's tables
- * Owns      nothing: a list is the caller's until nic_free. Asks the system each time; never waits. */
+ * Provides  a list of addresses, each with its interface; the address that would be used toward a
+ *           destination Uses      ip, the system's tables Owns      nothing: a list is the caller's
+ *           until nic_free. Asks the system each time; never waits. */
 #ifndef CORE_NIC_H
 #define CORE_NIC_H
 
@@ -21,7 +21,8 @@ struct nic {
 int nic_list(struct nic **out, size_t *count);
 void nic_free(struct nic *list);
 
-/* The address that the system would send from toward `destination` (no packet leaves). 0, or UV_ENETUNREACH and its like. */
+/* The address that the system would send from toward `destination` (no packet leaves). 0, or
+ * UV_ENETUNREACH and its like. */
 int nic_source(const struct ip *destination, struct ip *out);
 
 /* The entry that has this address, or that shares the link with it; or NULL. */

@@ -18,7 +18,8 @@ struct outbox {
 /* Appends a copy; 0 or UV_ENOMEM, and then nothing was appended. */
 int outbox_append(struct outbox *box, const void *bytes, size_t length);
 
-/* Points up to `count` buffers at the front of the queue and returns how many; they hold until it is consumed. */
+/* Points up to `count` buffers at the front of the queue and returns how many; they hold until it
+ * is consumed. */
 unsigned outbox_peek(const struct outbox *box, uv_buf_t *buffers, unsigned count);
 
 void outbox_consume(struct outbox *box, size_t length);

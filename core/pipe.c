@@ -201,8 +201,7 @@ int pipe_admit(struct pipe *pipe, enum pipe_verdict verdict) {
 /* What the server made of the commit: 0 when it took the pipe, an error, or UV_EAGAIN. */
 static ssize_t read_verdict(struct pipe *pipe) {
     while (pipe->judged < VERDICT_SIZE) {
-        ssize_t n =
-            tls_read(&pipe->tls, pipe->verdict + pipe->judged, VERDICT_SIZE - pipe->judged);
+        ssize_t n = tls_read(&pipe->tls, pipe->verdict + pipe->judged, VERDICT_SIZE - pipe->judged);
         if (n <= 0)
             return n == UV_EOF ? ERR_EDENIED : n;
         pipe->judged += (unsigned)n;

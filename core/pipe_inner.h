@@ -27,22 +27,23 @@ struct pipe {
     uint8_t *saved; /* where tls.in lies between callbacks, or NULL */
     struct notice step, readable, drained, shut, closed;
     enum pipe_state state;
-    int error;           /* why it failed */
-    int end;             /* how the incoming stream ended: UV_EOF or an error, else 0 */
-    int out_error;       /* why nothing more leaves, else 0 */
+    int error;     /* why it failed */
+    int end;       /* how the incoming stream ended: UV_EOF or an error, else 0 */
+    int out_error; /* why nothing more leaves, else 0 */
     unsigned lingered_ms;
-    unsigned handles;    /* not yet closed */
-    unsigned corked;     /* inside of our callbacks: flush when they return */
-    size_t writing;      /* bytes of `out` that libuv is writing */
-    unsigned said;       /* bytes of the commit that have arrived */
-    unsigned judged;     /* bytes of the verdict that have arrived, or were sent */
+    unsigned handles; /* not yet closed */
+    unsigned corked;  /* inside of our callbacks: flush when they return */
+    size_t writing;   /* bytes of `out` that libuv is writing */
+    unsigned said;    /* bytes of the commit that have arrived */
+    unsigned judged;  /* bytes of the verdict that have arrived, or were sent */
     uint8_t commit[COMMIT_SIZE];
     uint8_t verdict[VERDICT_SIZE];
     uint8_t token[PIPE_TOKEN_SIZE];
     bool server, reading, finishing, finished, destroyed, heard;
 };
 
-/* The buffer that all pipes of a thread read into; what is not consumed at once is copied out. Counted by pipes. */
+/* The buffer that all pipes of a thread read into; what is not consumed at once is copied out.
+ * Counted by pipes. */
 #define PIPE_READ_SIZE (256 * 1024)
 int pipe_workspace_keep(void);
 void pipe_workspace_drop(void);

@@ -32,14 +32,16 @@ struct stun_msg {
     struct ip mapped; /* XOR-MAPPED-ADDRESS, else MAPPED-ADDRESS; family 0 when there is neither */
     uint16_t mapped_port;
     uint16_t error;   /* ERROR-CODE, 300 to 699; else 0 */
-    uint16_t unknown; /* the first attribute that we must understand and do not, else 0 (RFC 8489, 6.3) */
+    uint16_t unknown; /* the first attribute that we must understand and do not, else 0 (RFC
+                         8489, 6.3) */
     bool fingerprint; /* it had one, and it was right */
 };
 
 /* Writes a Binding request without attributes; returns its length. */
 size_t stun_msg_request(const uint8_t id[STUN_ID_SIZE], uint8_t out[STUN_HEADER_SIZE]);
 
-/* Reads one whole message. 0, or ERR_EFORMAT: no STUN, lengths that do not fit, a wrong fingerprint. */
+/* Reads one whole message. 0, or ERR_EFORMAT: no STUN, lengths that do not fit, a wrong
+ * fingerprint. */
 int stun_msg_parse(const uint8_t *bytes, size_t length, struct stun_msg *out);
 
 #endif

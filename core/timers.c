@@ -18,8 +18,7 @@ static void rise(struct timers *timers, struct deadline *deadline, size_t place)
 
 static void sink(struct timers *timers, struct deadline *deadline, size_t place) {
     for (size_t child; (child = place * 2) <= timers->count; place = child) {
-        if (child < timers->count &&
-            timers->heap[child]->at_ns < timers->heap[child - 1]->at_ns)
+        if (child < timers->count && timers->heap[child]->at_ns < timers->heap[child - 1]->at_ns)
             child++;
         if (timers->heap[child - 1]->at_ns >= deadline->at_ns)
             break;

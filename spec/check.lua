@@ -259,7 +259,7 @@ local function sanitized(name, sanitizer, label)
   more.spec_env.LD_PRELOAD, more.spec_env.PATH = preload, bin .. ":" .. inherited.PATH
   processes.program(bin, "lua5.4", ('#!/bin/sh\nLD_PRELOAD=%s exec %s "$@"\n'):format(preload, lua))
   return build, more, built(("build with %s"):format(name), build, "CC=gcc", "CFLAGS=-O1 -g -fno-omit-frame-pointer",
-    "SANITIZE=-fsanitize=" .. sanitizer .. " -fno-sanitize-recover=undefined", "LDFLAGS=-Wl,-z,nodelete")
+    "SANITIZE=-fsanitize=" .. sanitizer .. " -fno-sanitize-recover=undefined")
 end
 
 local function main()
@@ -329,5 +329,7 @@ processes.go(function()
 end)
 luv.run()
 print(("all in %.1f s"):format((luv.hrtime() - began) / 1e9))
-print(("%d passed, %d failed"):format(totals.passed, totals.failed))
+local summary = ("%d passed, %d failed"):format(totals.passed, totals.failed)
+processes.write(options.build .. "/summary", summary .. "\n")
+print(summary)
 os.exit(totals.failed == 0 and totals.passed > 0)

@@ -134,7 +134,7 @@ describe("two nodes", function()
     local a <close> = two:node "a"
     local b <close> = two:node "b"
     for _ = 1, 3 do
-      local pipe <close> = assert(a:connect(b:address(), { strategies = { "reverse" } }))
+      local _ <close> = assert(a:connect(b:address(), { strategies = { "reverse" } }))
       local _ <close> = b:accept()()
     end
     local pipe, _, code = a:connect(b:address(), { strategies = { "reverse" }, timeout = 1 })

@@ -1,6 +1,7 @@
 /* check: what a C test needs, and no more.
  *
- * A test program lists its cases in main() with RUN(case) and ends with `return check_report();`. */
+ * A test program lists its cases in main() with RUN(case) and ends with `return check_report();`.
+ */
 #ifndef SPEC_C_CHECK_H
 #define SPEC_C_CHECK_H
 
@@ -27,7 +28,8 @@ static int check_passed, check_failed, check_bad;
         const char *got_ = (got), *wanted_ = (wanted);                                             \
         if (strcmp(got_, wanted_) != 0) {                                                          \
             check_bad = 1;                                                                         \
-            printf("  %s:%d: %s is \"%s\", not \"%s\"\n", __FILE__, __LINE__, #got, got_, wanted_); \
+            printf("  %s:%d: %s is \"%s\", not \"%s\"\n", __FILE__, __LINE__, #got, got_,          \
+                   wanted_);                                                                       \
         }                                                                                          \
     } while (0)
 

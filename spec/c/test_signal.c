@@ -295,8 +295,9 @@ static void junk_at_some_brokers_does_not_delay_the_others(void) {
     for (int i = 0; i < TRIES; i++) {
         uint64_t sent = uv_hrtime();
         uint8_t sent_id[SEAL_ID_SIZE];
-        CHECK_EQ(signal_send(a.signal, key_public(b.key), "good", 4, 0, &a.links[ALL - 1], 1, sent_id),
-                 1);
+        CHECK_EQ(
+            signal_send(a.signal, key_public(b.key), "good", 4, 0, &a.links[ALL - 1], 1, sent_id),
+            1);
         WAIT_FOR(b.messages == i + 1);
         double took_ms = (double)(b.heard_ns - sent) / 1e6;
         worst_ms = took_ms > worst_ms ? took_ms : worst_ms;

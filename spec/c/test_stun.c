@@ -9,7 +9,16 @@
 
 #define NEVER 12345
 
-enum manner { HONEST, FIRST_IS_LOST, SILENT, FOREIGN_ID, GARBAGE, REFUSES, ADDRESSLESS, OTHER_PORT };
+enum manner {
+    HONEST,
+    FIRST_IS_LOST,
+    SILENT,
+    FOREIGN_ID,
+    GARBAGE,
+    REFUSES,
+    ADDRESSLESS,
+    OTHER_PORT
+};
 
 static uv_loop_t loop;
 static uv_udp_t server, impostor;

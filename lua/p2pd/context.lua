@@ -2,6 +2,7 @@
 -- the strategy has returned (except the pipe that it returned), failed, run out of time or been cancelled.
 local candidates = require "p2pd.candidates"
 local report = require "p2pd.report"
+local scope_module = require "p2pd.scope"
 local task = require "p2pd.task"
 local uv = require "luv"
 
@@ -114,161 +115,6 @@ local function check_fields(fields, level)
   end
 end
 
--- Scopes ----------------------------------------------------------------------------------------------------------
-
-local scope_type = {}
-
-local function new_scope(parent, strategy, fields)
-  local ctx = setmetatable({ peer = fields.peer, own = fields.own, role = fields.role }, context)
-  local scope = setmetatable({
-    ctx = ctx, parent = parent, strategy = strategy, node = fields.node, deadline = fields.deadline,
-    root = parent and parent.root, tasks = task.group(), opened = {}, closed = false,
-  }, scope_type)
-  scope.root = scope.root or scope
-  scopes[ctx] = scope
-  return scope
-end
-
-local function child_scope(parent, strategy)
-  local deadline = math.min(parent.deadline, strategy.timeout and task.now() + strategy.timeout or math.huge)
-  local ctx = parent.ctx
-  return new_scope(parent, strategy, {
-    peer = ctx.peer, own = ctx.own, role = ctx.role, deadline = deadline,
-    node = parent.root.report:enter(parent.node, strategy),
-  })
-end
-
-local function keep(scope, thing)
-  scope.opened[#scope.opened + 1] = thing
-  return thing
-end
-
-local function release(scope, thing)
-  for i, opened in ipairs(scope.opened) do
-    if rawequal(opened, thing) then
-      table.remove(scope.opened, i)
-      return true
-    end
-  end
-  return false
-end
-
-local function refuse_closed()
-  return nil, "ECLOSED: the strategy of this ctx has ended", "ECLOSED"
-end
-
--- Takes what the means opened; when the scope ended meanwhile, nobody else would close it.
-local function take(scope, thing, message, code)
-  if not thing then return nil, message, code end
-  if scope.closed then
-    thing:close()
-    return refuse_closed()
-  end
-  return keep(scope, thing)
-end
-
--- Why the task that worked in this scope was cancelled: the nearest verdict around it.
-local function cut_off(scope)
-  local around = scope
-  while around do
-    if around.verdict then return around.verdict.code, around.verdict.sentence end
-    around = around.parent
-  end
-  return "ECANCELED", "the attempt was cancelled"
-end
-
-local function record(scope, result)
-  if scope.recorded then return end
-  scope.recorded = true
-  scope.root.report:leave(scope.node, result)
-end
-
-function scope_type.__close(scope)
-  if scope.closed then return end
-  scope.closed = true
-  if scope.node then
-    local code, sentence = cut_off(scope)
-    record(scope, { code = code, message = code .. ": " .. sentence })
-  end
-  getmetatable(scope.tasks).__close(scope.tasks)
-  for i = #scope.opened, 1, -1 do
-    -- One that cannot be closed must not keep the others open.
-    local thing = scope.opened[i]
-    scope.opened[i] = nil
-    pcall(thing.close, thing)
-  end
-end
-
--- Running a strategy ----------------------------------------------------------------------------------------------
-
-local PASSED_OVER = {}
-
-local function body(scope, method, ...)
-  local strategy = scope.strategy
-  if method == "connect" and strategy.applies then
-    local applies, reason = strategy.applies(scope.ctx)
-    if not applies then return PASSED_OVER, reason end
-  end
-  local f = strategy[method]
-  if not f then return PASSED_OVER, "it only answers" end
-  return f(scope.ctx, ...)
-end
-
-local function failed(scope, code, sentence, traceback)
-  local message = ("%s: %s"):format(code, sentence)
-  record(scope, { code = code, message = message, traceback = traceback })
-  return nil, message, code
-end
-
-local function error_text(err)
-  if type(err) == "table" and not (getmetatable(err) or {}).__tostring then
-    return err.message and tostring(err.message) or "a table was thrown"
-  end
-  return tostring(err)
-end
-
--- Makes "ECODE: sentence" and the code of what a strategy returned in place of a pipe.
-local function failure_of(scope, message, code)
-  message = message ~= nil and tostring(message) or nil
-  local prefix = message and message:match("^(E[A-Z0-9]+): ")
-  code = type(code) == "string" and code:match("^E[A-Z0-9]+$") or prefix or "EUNREACHABLE"
-  local sentence = message and message:gsub("^E[A-Z0-9]+: ", "") or scope.strategy.name .. " found no way"
-  return code, sentence
-end
-
--- Runs the method as a task of its own in the scope, and records what came of it.
-local function run_in(scope, limit, method, ...)
-  local main = scope.tasks:spawn(body, scope, method, ...)
-  scope.main = main
-  local fine, first, second, third = pcall(main.wait, main, limit)
-  if not fine and task.is_cancelled(first) then error(first, 0) end
-  if scope.fault then
-    local fault = scope.fault
-    return failed(scope, "ESCRIPT", error_text(fault.err), fault.task:traceback())
-  end
-  if not fine then return failed(scope, "ESCRIPT", error_text(first), main:traceback()) end
-  local status = main:status()
-  if status ~= "done" and status ~= "cancelled" then
-    scope.verdict = { code = "ETIMEDOUT", sentence = ("it took longer than %.3g s"):format(limit) }
-    return failed(scope, "ETIMEDOUT", scope.verdict.sentence)
-  end
-  if rawequal(first, PASSED_OVER) then
-    local reason = second ~= nil and tostring(second) or "it does not apply"
-    record(scope, { skipped = reason })
-    return nil, "ESKIPPED: " .. reason, "ESKIPPED"
-  end
-  if not first then
-    local code, sentence = failure_of(scope, second, third)
-    return failed(scope, code, sentence)
-  end
-  if not release(scope, first) then
-    return failed(scope, "ESCRIPT", ("%s returned a %s that is no open pipe of its ctx"):format(
-      scope.strategy.name, type(first)))
-  end
-  record(scope, { ok = true })
-  return first
-end
-
 --- Runs another strategy as a part of this one, within its own timeout, and waits for its end. This is how strategies
 --- are made of strategies. A pipe that it returns belongs to this ctx from then on.
 ---@param strategy p2pd.Strategy
@@ -277,15 +123,15 @@ function context:try(strategy)
   local parent = working_scope(self, 2)
   local ok, problem = M.check(strategy)
   if not ok then error(problem, 2) end
-  if parent.closed then return refuse_closed() end
-  local scope <close> = child_scope(parent, strategy)
-  local pipe, message, code = run_in(scope, strategy.timeout, "connect")
+  if parent.closed then return scope_module.refuse_closed() end
+  local scope <close> = parent:child(strategy)
+  local pipe, message, code = scope:run(strategy.timeout, "connect")
   if not pipe then return nil, message, code end
   if parent.closed then
     pipe:close()
-    return refuse_closed()
+    return scope_module.refuse_closed()
   end
-  keep(parent, pipe)
+  parent:keep(pipe)
   local winner = scope.winner and scope.winner[pipe] or scope.node
   parent.winner = parent.winner or {}
   parent.winner[pipe] = winner
@@ -358,7 +204,7 @@ function context:dial(options)
     error("option 'token' is 32 hexadecimal digits", 2)
   end
   if token and self.role == "connect" then error("a token is for the side that was asked", 2) end
-  if scope.closed then return refuse_closed() end
+  if scope.closed then return scope_module.refuse_closed() end
   local to = (ip:find(":", 1, true) and "[%s]:%d" or "%s:%d"):format(ip, port)
   local code, sentence = refusal_to_dial(scope, ip)
   if code then return nil, ("%s: cannot dial %s: %s"):format(code, to, sentence), code end
@@ -375,7 +221,7 @@ function context:dial(options)
     role = self.role == "connect" and "client" or "server",
   }
   ended(pipe ~= nil, code)
-  return take(scope, pipe, message, code)
+  return scope:take(pipe, message, code)
 end
 
 ---@class p2pd.Arrival
@@ -391,7 +237,7 @@ function arrival:wait(timeout)
   check_seconds(timeout, 2)
   local scope, expected = self.scope, self.expected
   if not expected then return nil, "ECLOSED: it is no longer expected", "ECLOSED" end
-  return take(scope, expected:wait(within(scope, timeout)))
+  return scope:take(expected:wait(within(scope, timeout)))
 end
 
 --- Stops expecting it; pipes that came of it stay.
@@ -399,7 +245,7 @@ function arrival:close()
   local expected = self.expected
   self.expected = nil
   if expected then
-    release(self.scope, self)
+    self.scope:release(self)
     expected:close()
   end
 end
@@ -415,13 +261,13 @@ end
 function context:expect()
   local scope = working_scope(self, 2)
   if self.role ~= "connect" then error("only the side that wants the connection expects an arrival", 2) end
-  if scope.closed then return refuse_closed() end
+  if scope.closed then return scope_module.refuse_closed() end
   local token = uv.random(TOKEN_SIZE)
   local hex = to_hex(token)
   scope.root.report:hide(hex)
   local expected, message, code = scope.root.means.expect(token)
   if not expected then return nil, message, code end
-  return take(scope, setmetatable({ token = hex, expected = expected, scope = scope }, arrival))
+  return scope:take(setmetatable({ token = hex, expected = expected, scope = scope }, arrival))
 end
 
 -- Messages --------------------------------------------------------------------------------------------------------
@@ -440,7 +286,7 @@ end
 function context:send(fields)
   local scope = working_scope(self, 2)
   check_fields(fields, 2)
-  if scope.closed then return refuse_closed() end
+  if scope.closed then return scope_module.refuse_closed() end
   return scope.root.means.send(copy_fields(fields, scope.strategy.name))
 end
 
@@ -452,7 +298,7 @@ function context:request(fields, timeout)
   local scope = working_scope(self, 2)
   check_fields(fields, 2)
   check_seconds(timeout, 2)
-  if scope.closed then return refuse_closed() end
+  if scope.closed then return scope_module.refuse_closed() end
   return scope.root.means.request(copy_fields(fields, scope.strategy.name), within(scope, timeout))
 end
 
@@ -464,7 +310,7 @@ function context:reply(message, fields)
   local scope = working_scope(self, 2)
   if type(message) ~= "table" then error("the message that is answered is a table, not a " .. type(message), 2) end
   check_fields(fields, 2)
-  if scope.closed then return refuse_closed() end
+  if scope.closed then return scope_module.refuse_closed() end
   scope.root.replied = true
   return scope.root.means.reply(message, copy_fields(fields))
 end
@@ -552,16 +398,19 @@ function M.new(options)
   for _, name in ipairs(means_functions) do
     if type(options.means[name]) ~= "function" then error(("means.%s is missing"):format(name), 2) end
   end
-  local scope = new_scope(nil, nil, {
-    peer = options.peer, own = options.own, role = options.role, deadline = options.deadline or math.huge,
-  })
-  scope.means = options.means
-  scope.report = options.report or report.new()
+  local attempt = options.report or report.new()
   if options.attempt then
-    scope.report:hide(options.attempt)
-    scope.report:hide(to_hex(options.attempt))
+    attempt:hide(options.attempt)
+    attempt:hide(to_hex(options.attempt))
   end
-  return scope.ctx
+  return scope_module.new({
+    means = options.means, report = attempt, deadline = options.deadline or math.huge,
+    make_ctx = function(scope)
+      local ctx = setmetatable({ peer = options.peer, own = options.own, role = options.role }, context)
+      scopes[ctx] = scope
+      return ctx
+    end,
+  }).ctx
 end
 
 --- The report of the attempt that the context serves.
@@ -574,7 +423,7 @@ local attempt_type = {}
 -- However the attempt is left, nothing stays open and the report is whole.
 function attempt_type.__close(attempt)
   local root = attempt.root
-  scope_type.__close(root)
+  root:close()
   root.report:finish(attempt.winner, attempt.code or "ECANCELED",
     attempt.message or "ECANCELED: the attempt was cancelled")
 end
@@ -595,16 +444,16 @@ function M.attempt(ctx, strategy, method, ...)
   local attempt <close> = setmetatable({ root = root }, attempt_type)
   local pipe, message, code, late
   do
-    local scope <close> = child_scope(root, strategy)
-    pipe, message, code = run_in(scope, within(root, strategy.timeout), method, ...)
+    local scope <close> = root:child(strategy)
+    pipe, message, code = scope:run(within(root, strategy.timeout), method, ...)
     late = scope.verdict and scope.verdict.code == "ETIMEDOUT"
     if pipe then
-      keep(root, pipe)
+      root:keep(pipe)
       attempt.winner = scope.winner and scope.winner[pipe] or scope.node
     end
   end
   if pipe then
-    release(root, pipe)
+    root:release(pipe)
     return pipe
   end
   -- Only now have all rungs ended.

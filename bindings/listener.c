@@ -15,11 +15,13 @@
 struct ear {
     struct listener *listener; /* NULL once it is closed */
     struct wait *acceptor;
+    struct guest *guests;
     uint16_t port;
 };
 
 struct guest {
-    struct arrival *arrival; /* NULL once it is forgotten */
+    struct guest *next, **link; /* of the listener, which forgets them when it is closed */
+    struct arrival *arrival;    /* NULL once it is forgotten */
     struct wait *waiter;
     uint8_t expected[KEY_PUBLIC_SIZE];
 };
@@ -78,6 +80,11 @@ static void detach_acceptor(void *arg) {
         listener_on_pipe(ear->listener, NULL, NULL);
 }
 
+static int push_acceptor_busy(lua_State *L) {
+    return push_refusal(L, UV_EBUSY, "another task accepts from this listener");
+}
+
+/* The stack: listener, deadline. */
 static int accepted(lua_State *L, int status, lua_KContext ctx) {
     struct ear *ear = lua_touserdata(L, 1);
     (void)ctx;
@@ -88,21 +95,26 @@ static int accepted(lua_State *L, int status, lua_KContext ctx) {
     }
     if (!ear->listener)
         return push_refusal(L, ERR_ECLOSED, "the listener was closed");
-    return push_failure(L, status != 0 ? status : UV_EAGAIN, "accepting on port %d", ear->port);
+    if (status != 0)
+        return push_failure(L, status, "accepting on port %d", ear->port);
+    if (ear->acceptor) /* it came between the pipe's arrival and this task's turn */
+        return push_acceptor_busy(L);
+    struct wait *wait = wait_begin(L);
+    ear->acceptor = wait;
+    listener_on_pipe(ear->listener, on_pipe, ear);
+    return wait_park(L, wait, time_left(L, 2), detach_acceptor, ear, accepted, 0);
 }
 
 /* listener:accept([timeout]) -> pipe: its key is proven, and its peer has committed to it */
 static int accept_(lua_State *L) {
     struct ear *ear = check_ear(L);
     double timeout_s = check_timeout(L, 2, -1);
-    if (!ear->listener)
-        return accepted(L, 0, 0);
     if (ear->acceptor)
-        return push_refusal(L, UV_EBUSY, "another task accepts from this listener");
-    struct wait *wait = wait_begin(L);
-    ear->acceptor = wait;
-    listener_on_pipe(ear->listener, on_pipe, ear);
-    return wait_park(L, wait, timeout_s, detach_acceptor, ear, accepted, 0);
+        return push_acceptor_busy(L);
+    lua_settop(L, 1);
+    push_deadline(L, timeout_s);
+    wait_begin(L);
+    return accepted(L, 0, 0);
 }
 
 /* --- peers that were asked to come --------------------------------------------------------- */
@@ -127,6 +139,11 @@ static int expect(lua_State *L) {
     int status = listener_expect(ear->listener, (const uint8_t *)token, &guest->arrival);
     if (status != 0)
         return push_failure(L, status, "cannot expect one more connection");
+    guest->next = ear->guests;
+    guest->link = &ear->guests;
+    if (guest->next)
+        guest->next->link = &guest->next;
+    ear->guests = guest;
     return 1;
 }
 
@@ -145,6 +162,10 @@ static void detach_waiter(void *arg) {
         arrival_on_pipe(guest->arrival, NULL, NULL);
 }
 
+static int push_waiter_busy(lua_State *L) {
+    return push_refusal(L, UV_EBUSY, "another task waits for this connection");
+}
+
 /* The stack: arrival, deadline. A connection that cannot be secured does not end the wait: who was
  * asked dials several of our addresses. */
 static int arrived(lua_State *L, int status, lua_KContext ctx) {
@@ -152,6 +173,7 @@ static int arrived(lua_State *L, int status, lua_KContext ctx) {
     (void)ctx;
     if (!guest->arrival)
         return push_refusal(L, ERR_ECLOSED, "the connection is not expected any more");
+    struct wait *wait = wait_begin(L); /* of a task that is cancelled nothing may be taken */
     struct pipe *pipe = arrival_take(guest->arrival);
     if (pipe) {
         pipe_push(L, pipe);
@@ -159,7 +181,8 @@ static int arrived(lua_State *L, int status, lua_KContext ctx) {
     }
     if (status != 0)
         return push_failure(L, status, "the peer did not connect");
-    struct wait *wait = wait_begin(L);
+    if (guest->waiter) /* it came between the connection's arrival and this task's turn */
+        return push_waiter_busy(L);
     guest->waiter = wait;
     arrival_on_pipe(guest->arrival, on_guest, guest);
     return wait_park(L, wait, time_left(L, 2), detach_waiter, guest, arrived, 0);
@@ -173,20 +196,26 @@ static int arrival_wait(lua_State *L) {
     push_deadline(L, timeout_s);
     wait_begin(L);
     if (guest->waiter)
-        return push_refusal(L, UV_EBUSY, "another task waits for this connection");
+        return push_waiter_busy(L);
     return arrived(L, 0, 0);
 }
 
-static int arrival_close(lua_State *L) {
-    struct guest *guest = check_guest(L);
+static void forget(struct guest *guest) {
     if (!guest->arrival)
-        return 0;
+        return;
     arrival_forget(guest->arrival);
     guest->arrival = NULL;
+    *guest->link = guest->next;
+    if (guest->next)
+        guest->next->link = guest->link;
     struct wait *wait = guest->waiter;
     guest->waiter = NULL;
     if (wait)
         wait_post(wait, ERR_ECLOSED);
+}
+
+static int arrival_close(lua_State *L) {
+    forget(check_guest(L));
     return 0;
 }
 
@@ -219,6 +248,8 @@ static int close_(lua_State *L) {
     struct ear *ear = check_ear(L);
     if (!ear->listener)
         return 0;
+    while (ear->guests)
+        forget(ear->guests);
     listener_close(ear->listener, NULL, NULL);
     ear->listener = NULL;
     struct wait *wait = ear->acceptor;

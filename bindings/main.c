@@ -8,9 +8,15 @@
 
 #include <lualib.h>
 #include <luv/luv.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* What pipes receive becomes strings of up to 256 KiB that live for a moment. A cycle of the
+ * collector marks all that lives, so cycles are to be few; and a page that is given back to the
+ * system has to be cleared anew for the next string, which costs more than decrypting it. */
+enum { GC_PAUSE = 400, MMAP_THRESHOLD = 1 << 20, TRIM_THRESHOLD = 4 << 20 };
 
 /* Takes the relative entries out of package.path or .cpath: what lies in the current folder is not
  * loaded by surprise. */
@@ -35,14 +41,17 @@ static void drop_relative(lua_State *L, const char *field) {
     lua_pop(L, 2);
 }
 
+static int add_traceback(lua_State *L) {
+    luaL_traceback(L, L, luaL_tolstring(L, 1, NULL), 1);
+    return 1;
+}
+
 /* Where there is no task to tell (a luv callback of the script's), the error is printed and the
  * program ends with status 1 when it ends. luv's own way would be to exit on the spot. */
 static int call_from_luv(lua_State *L, int arguments, int results, int flags) {
     (void)flags;
     int base = lua_gettop(L) - arguments;
-    lua_getglobal(L, "debug");
-    lua_getfield(L, -1, "traceback");
-    lua_remove(L, -2);
+    lua_pushcfunction(L, add_traceback);
     lua_insert(L, base);
     int status = lua_pcall(L, arguments, results, base);
     lua_remove(L, base);
@@ -122,6 +131,7 @@ static int program(lua_State *L) {
         lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
     }
     luaL_openlibs(L);
+    lua_gc(L, LUA_GCINC, GC_PAUSE, 0, 0);
     drop_relative(L, "path");
     drop_relative(L, "cpath");
     luv_set_callback(L, call_from_luv);
@@ -159,6 +169,8 @@ static int program(lua_State *L) {
 
 int main(int argc, char **argv) {
     (void)argc;
+    mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD);
+    mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD);
     lua_State *L = luaL_newstate();
     if (!L) {
         fprintf(stderr, "p2pd-lua: not enough memory to start\n");

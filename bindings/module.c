@@ -69,6 +69,10 @@ static int open_part(lua_State *L) {
     const char *name = lua_tostring(L, 2);
     for (const luaL_Reg *module = modules; name && module->name; module++)
         if (strcmp(module->name, name) == 0) {
+            if (module->func == open_listener) { /* it makes pipes */
+                lua_getfield(L, 1, "pipe");
+                lua_settop(L, 2);
+            }
             module->func(L);
             lua_pushvalue(L, 2);
             lua_pushvalue(L, -2);
@@ -78,20 +82,38 @@ static int open_part(lua_State *L) {
     return 0;
 }
 
-int luaopen_p2pd_core(lua_State *L) {
+static void adapt_luv(lua_State *L) {
     lua_getglobal(L, "require");
     lua_pushliteral(L, "luv");
     lua_call(L, 1, 1);
-    lua_pushcfunction(L, walk);
-    lua_setfield(L, -2, "walk");
     lua_getfield(L, -1, "run");
-    lua_pushcclosure(L, run, 1);
-    lua_setfield(L, -2, "run");
+    if (lua_tocfunction(L, -1) != run) {
+        lua_pushcclosure(L, run, 1);
+        lua_setfield(L, -2, "run");
+        lua_pushcfunction(L, walk);
+        lua_setfield(L, -2, "walk");
+    }
+}
+
+static const char core_key, luv_key;
+
+/* A Lua state has one runtime: when package.loaded was emptied (busted does), the same table comes
+ * again. */
+int luaopen_p2pd_core(lua_State *L) {
+    adapt_luv(L);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &core_key) == LUA_TTABLE)
+        return 1;
+    lua_pushvalue(L, -2);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &luv_key); /* the loop goes when luv is collected */
     runtime_open(L, luv_loop(L));
     lua_newtable(L);
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, open_part);
     lua_setfield(L, -2, "__index");
     lua_setmetatable(L, -2);
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &core_key);
+    lua_getfield(L, -1, "task"); /* the program makes tasks before anybody asks for it */
+    lua_pop(L, 1);
     return 1;
 }

@@ -38,10 +38,10 @@ struct lingering {
     struct lingering *next, **link;
     struct pipe *pipe;
 };
-static struct lingering *lingering;
+static _Thread_local struct lingering *lingering;
 
 /* What all reads go through: Lua's strings are made from it, of the size that arrived. */
-static char scratch[READ_SIZE];
+static _Thread_local char scratch[READ_SIZE];
 
 static struct box *check(lua_State *L) {
     return luaL_checkudata(L, 1, PIPE_TYPE);
@@ -297,7 +297,7 @@ static const char *token_option(lua_State *L) {
     size_t length;
     lua_getfield(L, 1, "token");
     const char *token = lua_tolstring(L, -1, &length);
-    if (token && length != PIPE_TOKEN_SIZE)
+    if (token && (lua_type(L, -1) != LUA_TSTRING || length != PIPE_TOKEN_SIZE))
         luaL_error(L, "option 'token' is %d bytes", PIPE_TOKEN_SIZE);
     lua_pop(L, 1); /* the options table keeps it */
     return token;
@@ -402,6 +402,10 @@ static void detach_reader(void *arg) {
         pipe_on_readable(box->pipe, NULL, NULL);
 }
 
+static int push_reader_busy(lua_State *L) {
+    return push_refusal(L, UV_EBUSY, "another task receives from this pipe");
+}
+
 /* The stack: pipe, deadline, the most bytes to return. */
 static int receive(lua_State *L, int status, lua_KContext ctx) {
     struct box *box = lua_touserdata(L, 1);
@@ -419,6 +423,8 @@ static int receive(lua_State *L, int status, lua_KContext ctx) {
         return push_pipe_failure(L, box, (int)n, "receiving from");
     if (status != 0)
         return push_pipe_failure(L, box, status, "receiving from");
+    if (box->reader) /* it came between the bytes' arrival and this task's turn */
+        return push_reader_busy(L);
     struct wait *wait = wait_begin(L);
     box->reader = wait;
     pipe_on_readable(box->pipe, on_readable, box);
@@ -432,7 +438,7 @@ static int recv_(lua_State *L) {
     lua_Integer most = luaL_optinteger(L, 3, READ_SIZE);
     luaL_argcheck(L, most >= 1, 3, "a number of bytes from 1 on");
     if (box->reader)
-        return push_refusal(L, UV_EBUSY, "another task receives from this pipe");
+        return push_reader_busy(L);
     lua_settop(L, 1);
     push_deadline(L, timeout_s);
     lua_pushinteger(L, most < READ_SIZE ? most : READ_SIZE);
@@ -444,17 +450,18 @@ static int recv_(lua_State *L) {
 
 static void watch_queue(struct box *box);
 
+/* Wakes one writer, which writes and may wait again, and asks for the next one's turn before that:
+ * it may also let go of the pipe, and the box be collected. */
 static void on_drained(void *arg, int status) {
     struct box *box = arg;
-    struct wait *wait;
+    struct wait *wait = wait_list_first(&box->writers);
     box->watching = false;
-    while ((wait = wait_list_first(&box->writers)) &&
-           (status != 0 || pipe_queued(box->pipe) <= PIPE_HIGH_WATER)) {
-        wait_list_remove(wait);
-        wait_wake(wait, status); /* it writes, and may wait again */
-    }
-    if (wait)
+    if (!wait)
+        return;
+    wait_list_remove(wait);
+    if (wait_list_first(&box->writers))
         watch_queue(box);
+    wait_wake(wait, status);
 }
 
 static void watch_queue(struct box *box) {
@@ -589,6 +596,7 @@ static int tostring(lua_State *L) {
 
 /* Whoever lingers when the Lua state ends is ended with it. */
 static int module_gc(lua_State *L) {
+    wait_end(L);
     while (lingering) {
         struct pipe *pipe = lingering->pipe;
         pipe_abort(pipe, NULL, NULL);

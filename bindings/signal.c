@@ -120,11 +120,12 @@ static void push_received(lua_State *L, const struct received *received) {
 
 /* ---- a link ---- */
 
-static void wake_watchers(struct link *link, int status, void (*wake)(struct wait *, int)) {
+/* Posts, as one who wakes may let go of the link while others are still in its list. */
+static void wake_watchers(struct link *link, int status) {
     struct wait *wait;
     while ((wait = wait_list_first(&link->watchers))) {
         wait_list_remove(wait);
-        wake(wait, status);
+        wait_post(wait, status);
     }
 }
 
@@ -146,7 +147,7 @@ static void on_down(void *arg, int status) {
     if (opener)
         wait_wake(opener, status);
     else
-        wake_watchers(link, status, wait_wake);
+        wake_watchers(link, status);
 }
 
 static void close_link(struct link *link) {
@@ -163,7 +164,7 @@ static void close_link(struct link *link) {
     if (link->opener)
         wait_post(link->opener, ERR_ECLOSED);
     link->opener = NULL;
-    wake_watchers(link, link->status, wait_post);
+    wake_watchers(link, link->status);
 }
 
 static int push_link_failure(lua_State *L, const struct link *link, const char *what) {
@@ -356,7 +357,9 @@ static int signal_send_method(lua_State *L) {
     luaL_argcheck(L, node_id_parse(to_text, to_length, to) == 0, 2, "a node id");
     if (!signaling->signal)
         return push_closed(L);
-    int64_t skew_ms = (int64_t)(luaL_optnumber(L, 5, 0) * 1000);
+    lua_Number skew = luaL_optnumber(L, 5, 0);
+    luaL_argcheck(L, skew > -1e12 && skew < 1e12, 5, "a number of seconds");
+    int64_t skew_ms = (int64_t)(skew * 1000);
     int taken = signal_send(signaling->signal, to, body, length, skew_ms, links, count, id);
     if (taken < 0)
         return push_failure(L, taken, "cannot send to %s", to_text);
@@ -377,6 +380,8 @@ static int received(lua_State *L, int status, lua_KContext context) {
     }
     if (status)
         return push_failure(L, status, "no message");
+    if (!signaling->signal) /* closed after it was awakened, before its turn */
+        return push_closed(L);
     struct wait *wait = wait_begin(L);
     wait_list_add(&signaling->receivers, wait);
     return wait_park(L, wait, time_left(L, 2), wait_list_remove, wait, received, 0);

@@ -2,6 +2,7 @@
 
 #include "bindings/module.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -89,6 +90,10 @@ static int core(lua_State *L) {
 
 void source_install(lua_State *L) {
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    bool installed = lua_getfield(L, -1, "p2pd.core") != LUA_TNIL;
+    lua_pop(L, installed ? 2 : 1);
+    if (installed)
+        return;
     lua_pushcfunction(L, core);
     lua_setfield(L, -2, "p2pd.core");
     lua_getglobal(L, "package");

@@ -61,6 +61,13 @@ static uint16_t port_field(lua_State *L, const char *key) {
     return (uint16_t)port;
 }
 
+/* Zero is STUN's own patience to core/stun: what is less than a millisecond counts as one. */
+static unsigned milliseconds(double timeout_s) {
+    if (timeout_s < 0 || timeout_s > STUN_TIMEOUT_MS / 1e3)
+        return STUN_TIMEOUT_MS;
+    return timeout_s < 1e-3 ? 1 : (unsigned)(timeout_s * 1e3);
+}
+
 /* lookup{ip, port, local_ip, local_port, timeout} -> {external_ip=, external_port=, local_ip=,
  * local_port=, rtt=}: how the server sees us (RFC 8489, Binding) */
 static int lookup_(lua_State *L) {
@@ -83,9 +90,9 @@ static int lookup_(lua_State *L) {
     struct lookup *lookup = lua_newuserdatauv(L, sizeof *lookup, 0);
     memset(lookup, 0, sizeof *lookup);
     lookup->wait = wait;
-    int status = stun_lookup(
-        wait_loop(L), (struct sockaddr *)&server, local_text ? (struct sockaddr *)&local : NULL,
-        timeout_s < 0 ? 0 : (unsigned)(timeout_s * 1000), done, lookup, &lookup->stun);
+    int status = stun_lookup(wait_loop(L), (struct sockaddr *)&server,
+                             local_text ? (struct sockaddr *)&local : NULL, milliseconds(timeout_s),
+                             done, lookup, &lookup->stun);
     if (status != 0)
         return looked_up(L, status, 4);
     return wait_park(L, wait, -1, detach, lookup, looked_up, 4);

@@ -48,6 +48,7 @@ struct runtime {
     lua_CFunction error, assert; /* and raised again */
     unsigned next_id, live_count, failures;
     bool leaving; /* all tasks were cancelled, and new ones are so from the start */
+    bool ended;   /* the Lua state is being closed */
 };
 
 /* Makes the runtime of this Lua state on the loop. */

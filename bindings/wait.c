@@ -43,14 +43,17 @@ uint64_t runtime_now_ns(struct runtime *runtime) {
 }
 
 void push_deadline(lua_State *L, double timeout_s) {
-    double now = (double)runtime_now_ns(runtime_of(L)) / (double)NS_PER_S;
-    lua_pushnumber(L, timeout_s < 0 ? -1 : now + timeout_s);
+    if (timeout_s >= 0)
+        timeout_s += (double)runtime_now_ns(runtime_of(L)) / (double)NS_PER_S;
+    lua_pushnumber(L, timeout_s);
 }
 
 double time_left(lua_State *L, int index) {
     double deadline = lua_tonumber(L, index);
+    if (deadline < 0)
+        return -1;
     double left = deadline - (double)runtime_now_ns(runtime_of(L)) / (double)NS_PER_S;
-    return deadline < 0 ? -1 : left > 0 ? left : 0;
+    return left > 0 ? left : 0;
 }
 
 static void timer_fired(uv_timer_t *timer);
@@ -250,6 +253,11 @@ static int raise_cancellation(lua_State *L, struct task *task);
  * runs are its __close handlers, and they may wait. */
 static void watch(lua_State *L, lua_Debug *frame) {
     struct task *task = runtime_of(L)->current;
+    if (!task ||
+        task->thread != L) { /* a coroutine has the hook of who made it, and may outlive it */
+        lua_sethook(L, NULL, 0, 0);
+        return;
+    }
     if (frame->event == LUA_HOOKCOUNT) {
         if (!task->unwinding)
             raise_cancellation(L, task);
@@ -308,6 +316,7 @@ static void close_by_force(struct task *task) {
     if (task->state == TASK_PARKED)
         end_wait_early(task, UV_ECANCELED);
     struct task *before = runtime->current;
+    task->state = TASK_RUNNING;
     runtime->current = task;
     lua_resetthread(task->thread);
     runtime->current = before;
@@ -438,11 +447,16 @@ static int body(lua_State *L) {
 
 struct task *task_spawn(lua_State *L, int arguments) {
     struct runtime *runtime = runtime_of(L);
+    if (runtime->ended)
+        luaL_error(L, "the Lua state is being closed: no task can start");
     struct task *task = lua_newuserdatauv(L, sizeof *task, VALUES);
     memset(task, 0, sizeof *task);
     luaL_setmetatable(L, TASK_TYPE);
     lua_State *thread = lua_newthread(L);
     lua_setiuservalue(L, -2, VALUE_THREAD);
+    lua_sethook(thread, NULL, 0, 0); /* it has its maker's, who may be cancelled */
+    if (!lua_checkstack(thread, arguments + 2))
+        luaL_error(L, "too many arguments for a task");
     task->runtime = runtime;
     task->thread = thread;
     task->id = ++runtime->next_id;
@@ -480,10 +494,8 @@ static void finish(struct task *task, enum task_state state) {
         wait_list_remove(wait);
         wait_post(wait, 0);
     }
-    if (runtime->target == task) {
-        task->observed = true;
+    if (runtime->target == task)
         uv_stop(runtime->loop);
-    }
     if (runtime->leaving && !runtime->live)
         uv_stop(runtime->loop);
     if (state == TASK_FAILED && !task->observed)
@@ -512,6 +524,8 @@ int task_results(lua_State *L, int index) {
     }
     int count = lua_gettop(task->thread);
     luaL_checkstack(L, count, "too many results");
+    if (!lua_checkstack(task->thread, count))
+        luaL_error(L, "too many results");
     for (int i = 1; i <= count; i++)
         lua_pushvalue(task->thread, i);
     lua_xmove(task->thread, L, count);
@@ -533,11 +547,22 @@ int task_results(lua_State *L, int index) {
 
 static const char runtime_key;
 
+/* Asked several times by each call that waits, so the last answer is kept: a Lua state is known by
+ * its registry, and stays in one thread. */
+static _Thread_local struct {
+    const void *registry;
+    struct runtime *runtime;
+} last;
+
 struct runtime *runtime_of(lua_State *L) {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &runtime_key);
-    struct runtime *runtime = lua_touserdata(L, -1);
-    lua_pop(L, 1);
-    return runtime;
+    const void *registry = lua_topointer(L, LUA_REGISTRYINDEX);
+    if (last.registry != registry) {
+        lua_rawgetp(L, LUA_REGISTRYINDEX, &runtime_key);
+        last.runtime = lua_touserdata(L, -1);
+        last.registry = registry;
+        lua_pop(L, 1);
+    }
+    return last.runtime;
 }
 
 uv_loop_t *wait_loop(lua_State *L) {
@@ -550,9 +575,10 @@ lua_State *wait_main(lua_State *L) {
 
 int runtime_run(struct runtime *runtime, struct task *task) {
     struct task *before = runtime->target;
-    runtime->target = task;
     bool alive = true;
+    task->observed = true;
     run_ready(runtime);
+    runtime->target = task; /* from now on its end stops the loop: uv_stop lasts until one turns */
     while (!task_ended(task) && alive)
         alive = uv_run(runtime->loop, UV_RUN_DEFAULT) != 0;
     runtime->target = before;
@@ -571,10 +597,23 @@ static void runtime_handle_closed(uv_handle_t *handle) {
     (void)handle;
 }
 
-static int runtime_gc(lua_State *L) {
-    struct runtime *runtime = lua_touserdata(L, 1);
+/* No task runs any more, whatever the loop still calls. */
+static void runtime_end(struct runtime *runtime) {
+    runtime->ended = true;
     while (runtime->live)
         close_by_force(runtime->live);
+    runtime->ready = NULL;
+    runtime->ready_end = &runtime->ready;
+    uv_idle_stop(&runtime->idle);
+}
+
+void wait_end(lua_State *L) {
+    runtime_end(runtime_of(L));
+}
+
+static int runtime_gc(lua_State *L) {
+    struct runtime *runtime = lua_touserdata(L, 1);
+    runtime_end(runtime);
     timers_free(&runtime->timers);
     uv_handle_t *handles[] = {(uv_handle_t *)&runtime->timer, (uv_handle_t *)&runtime->idle};
     for (size_t i = 0; i < 2; i++)
@@ -638,6 +677,7 @@ void runtime_open(lua_State *L, uv_loop_t *loop) {
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &runtime_key);
+    last.registry = NULL; /* an earlier state's may have lain at the same address */
     lua_newtable(L);
     lua_newtable(L);
     lua_pushcfunction(L, cancelled_text);

@@ -62,6 +62,9 @@ double time_left(lua_State *L, int index);
 
 uv_loop_t *wait_loop(lua_State *L);
 
+/* Ends all tasks, which cannot wait for anything then: the Lua state is being closed. */
+void wait_end(lua_State *L);
+
 /* The main thread, for callbacks that must call Lua outside of a task. */
 lua_State *wait_main(lua_State *L);
 

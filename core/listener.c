@@ -476,6 +476,7 @@ void listener_close(struct listener *listener, pipe_cb closed, void *arg) {
         arrival->listener = NULL;
         arrival->ready = (struct notice){0};
     }
+    listener->arrivals = NULL;
     uv_close((uv_handle_t *)&listener->tcp, on_tcp_closed);
     uv_close((uv_handle_t *)&listener->timer, on_timer_closed);
     uv_close((uv_handle_t *)&listener->soon, on_soon_closed);

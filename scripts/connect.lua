@@ -44,13 +44,18 @@ local function main(arguments)
   local tell = cli.teller(options.json)
   local chosen, wrong, wrong_code = choose(options)
   if wrong then return cli.fail(tell, program.name, wrong, wrong_code, cli.USAGE) end
+  -- What is no address is known before anything is opened; names are for the node to judge.
+  local peer, not_one, not_one_code = p2pd.address.parse(options[1])
+  if not peer and options[1]:find("-", 1, true) then
+    return cli.fail(tell, program.name, not_one, not_one_code, cli.USAGE)
+  end
   chosen.timeout = options.timeout
   chosen.on_event = function(rung) cli.tell_rung(tell, rung) end
   local node <close>, why, why_code = p2pd.node(cli.node_options(options, tell, { listen = false }))
   if not node then return cli.fail(tell, program.name, why, why_code) end
   local started = p2pd.now()
   local pipe <close>, message, code = node:connect(options[1], chosen)
-  if not pipe then return cli.fail(tell, program.name, message, code, code == "EINVAL" and cli.USAGE or nil) end
+  if not pipe then return cli.fail(tell, program.name, message, code) end
   cli.tell_pipe(tell, pipe, (p2pd.now() - started) * 1000)
   local joined, broken, broken_code = cli.join(pipe)
   if joined ~= cli.OK then return cli.fail(tell, program.name, broken, broken_code, joined) end

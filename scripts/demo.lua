@@ -19,14 +19,17 @@ local LINES = {
   "over a connection that both ends have proven",
 }
 
-local function scratch_folder()
-  local path = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-demo-XXXXXX"))
-  return setmetatable({ path = path }, {
-    __close = function()
-      for name in luv.fs_scandir_next, luv.fs_scandir(path) do luv.fs_unlink(path .. "/" .. name) end
-      luv.fs_rmdir(path)
-    end,
-  })
+-- A signal may break into a task at any step, but not into a coroutine that it runs: no folder is left behind.
+local function make_folder(folder)
+  local path, message, code = luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-demo-XXXXXX")
+  folder.path = path
+  return path, message, code
+end
+
+local function remove_folder(folder)
+  if not folder.path then return end
+  for name in luv.fs_scandir_next, luv.fs_scandir(folder.path) do luv.fs_unlink(folder.path .. "/" .. name) end
+  luv.fs_rmdir(folder.path)
 end
 
 local function write_file(path, text)
@@ -44,7 +47,7 @@ local function free_port()
 end
 
 local function find_mosquitto()
-  for folder in (os.getenv "PATH" .. ":/usr/sbin:/usr/local/sbin"):gmatch "[^:]+" do
+  for folder in ((os.getenv "PATH" or "") .. ":/usr/sbin:/usr/local/sbin"):gmatch "[^:]+" do
     if luv.fs_access(folder .. "/mosquitto", "X") then return folder .. "/mosquitto" end
   end
 end
@@ -54,48 +57,47 @@ local function say(...)
   io.stdout:flush()
 end
 
-local function start_broker(folder, path)
-  local port = free_port()
+local function start_broker(folder, path, port)
   write_file(folder .. "/mosquitto.conf",
     ("listener %d 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest stderr\n"):format(port))
-  local broker, message = process.start { path, "-c", folder .. "/mosquitto.conf" }
-  if not broker then return nil, message end
+  return process.start { path, "-c", folder .. "/mosquitto.conf" }
+end
+
+local function broker_listens(broker)
   for line in broker:lines() do
-    if line:find "running" then
-      say("mosquitto listens on 127.0.0.1:%d", port)
-      return broker, port
-    end
+    if line:find "running" then return true end
   end
-  broker:close()
   return nil, "mosquitto ended before it listened"
 end
 
 -- The second node: the program itself, as `listen --echo`.
 local function start_peer(folder)
-  local peer, message = process.start {
+  return process.start {
     luv.exepath(), "listen", "--echo", "--bind", "127.0.0.1", "--key", folder .. "/peer.pem",
     "--settings", folder .. "/settings.lua",
   }
-  if not peer then return nil, message end
+end
+
+local function address_of(peer)
   for line in peer:lines() do
     local address = line:match "^address (.+)$"
-    if address then return peer, address end
+    if address then return address end
     say("the second node says: %s", line)
   end
-  peer:close()
   return nil, "the second node ended before it had an address"
 end
 
-local function connect(node, address)
-  local events = cli.teller(false)
+local function connect(node, address, tell, json)
+  local function tell_both(event, fields, words)
+    say(event == "rung" and "  %s" or "%s", words)
+    if json then tell(event, fields) end
+  end
   local started = p2pd.now()
   local pipe, message, code = node:connect(address, {
-    on_event = function(rung)
-      cli.tell_rung(function(_, _, words) say("  %s", words) end, rung)
-    end,
+    on_event = function(rung) cli.tell_rung(tell_both, rung) end,
   })
-  if not pipe then return nil, cli.fail(events, program.name, message, code) end
-  cli.tell_pipe(function(_, _, words) say("%s", words) end, pipe, (p2pd.now() - started) * 1000)
+  if not pipe then return nil, cli.fail(tell, program.name, message, code) end
+  cli.tell_pipe(tell_both, pipe, (p2pd.now() - started) * 1000)
   return pipe
 end
 
@@ -122,21 +124,29 @@ local function main(arguments)
   if not mosquitto then
     return cli.fail(tell, program.name, "mosquitto is not installed; `apt-get install mosquitto` brings it", "ENOENT")
   end
-  local folder <close> = scratch_folder()
-  local broker <close>, port = start_broker(folder.path, mosquitto)
-  if not broker then return cli.fail(tell, program.name, port, "ENOENT") end
+  local folder <close> = setmetatable({}, { __close = coroutine.wrap(remove_folder) })
+  local made, message, code = coroutine.wrap(make_folder)(folder)
+  if not made then return cli.fail(tell, program.name, message, code) end
+  local port = free_port()
+  local broker <close>, not_started = start_broker(folder.path, mosquitto, port)
+  if not broker then return cli.fail(tell, program.name, not_started, "ENOENT") end
+  local listens, no_broker = broker_listens(broker)
+  if not listens then return cli.fail(tell, program.name, no_broker, "EIO") end
+  say("mosquitto listens on 127.0.0.1:%d", port)
   write_file(folder.path .. "/settings.lua",
     ("return { mqtt = {{ host = \"127.0.0.1\", port = %d }}, stun = {}, ntp = {} }\n"):format(port))
-  local peer <close>, address = start_peer(folder.path)
-  if not peer then return cli.fail(tell, program.name, address, "EIO") end
+  local peer <close>, no_peer = start_peer(folder.path)
+  if not peer then return cli.fail(tell, program.name, no_peer, "ENOENT") end
+  local address, no_address = address_of(peer)
+  if not address then return cli.fail(tell, program.name, no_address, "EIO") end
   say("the second node's address is %s", address)
-  local node <close>, message, code = p2pd.node {
+  local node <close>, why, why_code = p2pd.node {
     settings = folder.path .. "/settings.lua", key = folder.path .. "/own.pem", bind = "127.0.0.1",
   }
-  if not node then return cli.fail(tell, program.name, message, code) end
+  if not node then return cli.fail(tell, program.name, why, why_code) end
   say("this node's address is       %s", node:address())
   say("connecting:")
-  local pipe <close>, failed = connect(node, address)
+  local pipe <close>, failed = connect(node, address, tell, options.json)
   if not pipe then return failed end
   for _, line in ipairs(LINES) do exchange(pipe, line) end
   if luv.guess_handle(0) == "tty" then type_to(pipe) end

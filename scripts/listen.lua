@@ -9,7 +9,7 @@ local program = {
     .. "input and output. A second peer is turned away while the first is there.",
   options = {
     { "--echo", nil, "send back what arrives, to any number of peers" },
-    { "--port", "N", "listen on this port (the default derives from the key)", range = { 1, 65535 } },
+    { "--port", "N", "listen on this port (the default derives from the key)", range = { 1, 65535, whole = true } },
   },
   epilogue = "Exit status: 0 the peer closed cleanly, 1 the node could not start, 2 usage, 3 the connection broke.",
 }
@@ -52,8 +52,9 @@ local function main(arguments)
   local node <close>, message, code = p2pd.node(cli.node_options(options, tell))
   if not node then return cli.fail(tell, program.name, message, code) end
   if options.echo then
-    print("address " .. node:address())
-    io.stdout:flush()
+    local written, why = io.stdout:write("address ", node:address(), "\n")
+    if written then written, why = io.stdout:flush() end
+    if not written then return cli.fail(tell, program.name, "EIO: the address cannot be written: " .. why, "EIO") end
     for pipe in node:accept() do p2pd.spawn(echo, tell, pipe) end
     return cli.OK
   end

@@ -1,15 +1,21 @@
 -- cli: what the built-in programs share: options, events in words or JSON, exit statuses.
 local cjson = require "cjson"
+local core = require "p2pd.core"
 local luv = require "luv"
 local stdio = require "p2pd.stdio"
 local task = require "p2pd.task"
 
 local M = { OK = 0, FAILED = 1, USAGE = 2, BROKEN = 3 }
 
+local function is_ip(text)
+  if core.address.ip(text) then return text end
+  return nil, ("--bind is an IP address, not '%s'"):format(text)
+end
+
 local common = {
   { "--settings", "FILE", "read the servers from FILE instead of ~/.config/p2pd-lua/settings.lua" },
   { "--key", "FILE", "the node's key (made at first use) instead of the user's own" },
-  { "--bind", "IP", "listen on this address alone" },
+  { "--bind", "IP", "listen on this address alone", check = is_ip },
   { "--json", nil, "tell each event as one JSON object a line on standard error" },
   { "--help", nil, "print this text" },
 }
@@ -27,10 +33,12 @@ local function print_help(program, options)
   print(table.concat(lines, "\n"))
 end
 
-local function number(text, name, low, high)
+local function number(text, name, range)
   local value = tonumber(text)
-  if not value or value < low or value > high then
-    return nil, ("%s is a number from %g to %g, not '%s'"):format(name, low, high, text)
+  if value and range.whole then value = math.tointeger(value) end
+  if not value or value < range[1] or value > range[2] then
+    return nil, ("%s is a %snumber from %g to %g, not '%s'"):format(name, range.whole and "whole " or "", range[1],
+      range[2], text)
   end
   return value
 end
@@ -74,18 +82,18 @@ function M.parse(program, arguments)
       elseif value and not option[2] then
         return usage(("%s takes no value"):format(option[1]))
       end
-      if option.range then
-        local why
-        value, why = number(value, option[1], option.range[1], option.range[2])
-        if not value then return usage(why) end
-      end
+      local why
+      if option.range then value, why = number(value, option[1], option.range) end
+      if option.check then value, why = option.check(value) end
+      if why then return usage(why) end
       values[option[1]:sub(3)] = value or true
     end
     place = place + 1
   end
-  if #values ~= (program.operands or 0) then
-    return usage(#values < program.operands and "an operand is missing"
-      or ("'%s' is one operand too many"):format(values[(program.operands or 0) + 1]))
+  local operands = program.operands or 0
+  if #values ~= operands then
+    return usage(#values < operands and "an operand is missing"
+      or ("'%s' is one operand too many"):format(values[operands + 1]))
   end
   return values
 end
@@ -127,7 +135,7 @@ end
 function M.node_options(values, tell, more)
   local options = {
     settings = values.settings, key = values.key, bind = values.bind,
-    port = values.port and math.tointeger(values.port),
+    port = values.port,
     on_notice = function(text) tell("notice", { message = text }, "p2pd-lua: " .. text) end,
   }
   for key, value in pairs(more or {}) do options[key] = value end

@@ -31,7 +31,8 @@ local function own_addresses(bind)
   for _, entry in ipairs(wanted) do usable = usable or entry.kind ~= "link-local" end
   if not usable and not bind then wanted = loopback end
   if #wanted == 0 then
-    return nil, ("EADDRNOTAVAIL: no interface has the address %s"):format(bind or "that is needed"), "EADDRNOTAVAIL"
+    return nil, "EADDRNOTAVAIL: " .. (bind and "no interface has the address " .. bind or "no network interface is up"),
+      "EADDRNOTAVAIL"
   end
   return wanted, list
 end

@@ -21,6 +21,8 @@ local RESPOND_TIMEOUT = 20
 local MAX_RESPONDING = 16    -- requests of strangers at one time
 local REQUESTS, PER = 3, 60  -- that one peer may make us dial, in so many seconds
 local MAX_PEERS = 256        -- whose requests are counted
+local SYNS, SYNS_EACH = 8, 4 -- to an unproven address in PER seconds; by one dial: again after 1, 3 and 7 s (RFC 6298)
+local MAX_UNPROVEN = 256     -- addresses that are counted
 local ACCEPTED = 128         -- pipes that wait for accept()
 local MAX_OFFSETS = 15       -- of the brokers that an address can name (the address format's limit)
 
@@ -112,13 +114,50 @@ local function within_rate(self, peer)
   return true
 end
 
+-- What was spent on an address that has not proven itself; nil when too many such addresses are known.
+local function spent_on(self, ip)
+  local now, count = task.now(), 0
+  for known, spent in pairs(self.unproven) do
+    if spent.active == 0 and now - spent.since > PER then self.unproven[known] = nil else count = count + 1 end
+  end
+  if not self.unproven[ip] and count < MAX_UNPROVEN then
+    self.unproven[ip] = { since = now, syns = 0, active = 0, changed = task.condition() }
+  end
+  return self.unproven[ip]
+end
+
+-- Dials for a peer that asked us to. Keys cost nothing, so how often an address is dialed does not depend on who asks.
+local function dial_for_stranger(self, ip, dial)
+  local spent = spent_on(self, ip)
+  while spent and spent.syns + SYNS_EACH > SYNS and spent.active > 0 do spent.changed:wait() end
+  if not spent or spent.syns + SYNS_EACH > SYNS then
+    return nil, ("EAGAIN: %s was dialed too often in vain; try again in a minute"):format(ip), "EAGAIN"
+  end
+  local began, proven = task.now(), false
+  spent.syns, spent.active = spent.syns + SYNS_EACH, spent.active + 1
+  local _ <close> = setmetatable({}, { __close = function()
+    local took = task.now() - began
+    local sent = took < 1 and 1 or took < 3 and 2 or took < 7 and 3 or SYNS_EACH
+    spent.active = spent.active - 1
+    spent.syns = proven and spent.active * SYNS_EACH or spent.syns - SYNS_EACH + sent
+    spent.changed:signal()
+  end })
+  local pipe, message, code = dial()
+  proven = pipe ~= nil
+  return pipe, message, code
+end
+
 local function means_of(self, peer)
   local own_means = {}
   function own_means.dial(options)
-    return pipes.dial {
-      identity = self.identity, expect = peer.node_id, role = options.role, token = options.token,
-      ip = options.ip, port = options.port, local_ip = options.local_ip, timeout = options.timeout,
-    }
+    local function dial()
+      return pipes.dial {
+        identity = self.identity, expect = peer.node_id, role = options.role, token = options.token,
+        ip = options.ip, port = options.port, local_ip = options.local_ip, timeout = options.timeout,
+      }
+    end
+    if options.role == "server" then return dial_for_stranger(self, options.ip, dial) end
+    return dial()
   end
   function own_means.expect(token)
     return self.listener:expect(token, peer.node_id)
@@ -279,6 +318,7 @@ local function start(self, options, notice)
   }
   self.text, message, code = core.address.format(self.parsed)
   if not self.text then return nil, message, code end
+  collectgarbage() -- what starting left behind need not stay for the node's life
   return self
 end
 
@@ -291,8 +331,13 @@ end
 ---@return table? node, string? message, string? code
 function M.open(options)
   options = check_options(options, node_options, 2)
+  if options.bind and not core.address.ip(options.bind) then error("option 'bind' is no IP address", 2) end
+  local port = options.port
+  if port and (math.type(port) ~= "integer" or port < 0 or port > 65535) then
+    error("option 'port' is not a whole number from 0 to 65535", 2)
+  end
   local self = setmetatable({
-    tasks = {}, requests = {}, counted_peers = 0, responding = 0, closed = false,
+    tasks = {}, requests = {}, counted_peers = 0, responding = 0, unproven = {}, closed = false,
     listens = options.listen ~= false, allow = options.allow,
     pipeline = options.pipeline or pipeline.default(), arrived = task.channel(ACCEPTED),
   }, node)

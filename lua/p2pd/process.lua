@@ -26,6 +26,19 @@ local function read_lines(self, output)
   end)
 end
 
+local function spawn(self, options)
+  local handle, message, code = luv.spawn(options[1], {
+    args = table.move(options, 2, #options, 1, {}), env = options.env,
+    stdio = { nil, self.outputs[1] or 1, self.outputs[2] or 2 },
+  }, function(status, signal)
+    self.status, self.signal = status, signal
+    self.handle:close()
+    self.changed:signal()
+  end)
+  self.handle = handle
+  return handle, message, code
+end
+
 --- Starts a program: `local child <close> = assert(process.start { "mosquitto", "-c", path })`.
 --- Its output comes by `child:lines()`; with `output = "inherit"` it goes where ours goes.
 ---@param options {[integer]: string, output: "lines"|"inherit"|nil, env: string[]?}
@@ -35,19 +48,13 @@ function M.start(options)
     name = options[1]:match "[^/]+$", lines_read = {}, open = 0, outputs = {}, changed = task.condition(),
   }, process)
   if options.output ~= "inherit" then self.outputs = { luv.new_pipe(false), luv.new_pipe(false) } end
-  local handle, message, code = luv.spawn(options[1], {
-    args = table.move(options, 2, #options, 1, {}), env = options.env,
-    stdio = { nil, self.outputs[1] or 1, self.outputs[2] or 2 },
-  }, function(status, signal)
-    self.status, self.signal = status, signal
-    self.handle:close()
-    self.changed:signal()
-  end)
+  -- A signal may break into a task at any step, but not into a coroutine that it runs: no child is ever unknown.
+  local _ <close> = setmetatable({}, { __close = function(_, failure) if failure then self:close() end end })
+  local handle, message, code = coroutine.wrap(spawn)(self, options)
   if not handle then
-    for _, output in ipairs(self.outputs) do output:close() end
+    self:close()
     return nil, ("%s: cannot start %s: %s"):format(code, options[1], message), code
   end
-  self.handle = handle
   for _, output in ipairs(self.outputs) do read_lines(self, output) end
   return self
 end
@@ -65,7 +72,7 @@ end
 
 --- Ends it, by force if it does not go, and waits for that.
 function process:close()
-  if not self.status and not self.closing then
+  if self.handle and not self.status and not self.closing then
     self.closing = true
     self.handle:kill "sigterm"
     local deadline = task.now() + GRACE

@@ -98,11 +98,12 @@ function writer:write(data)
   end
   local size = #data
   self.queued = self.queued + size
-  self.stream:write(data, function(message)
+  local started, why = self.stream:write(data, function(message)
     self.queued = self.queued - size
     if message then self.failed = "EPIPE: writing: " .. message end
     if self.failed or self.queued < HIGH_WATER then self.changed:signal() end
   end)
+  if not started then self.failed = "EPIPE: writing: " .. why end
   while self.queued >= HIGH_WATER and not self.failed do self.changed:wait() end
   if self.failed then return nil, self.failed, "EPIPE" end
   return true

@@ -115,11 +115,13 @@ function modes.hold(address, count, width)
     openers:spawn(function()
       while left > 0 do
         left = left - 1
-        held[#held + 1] = connect(own, address)
+        local pipe = connect(own, address)
+        held[#held + 1] = pipe
       end
     end)
   end
   for _, opener in ipairs(openers) do opener:wait() end
+  assert(#held == tonumber(count))
   say("held", #held, ("%.1f"):format(elapsed_ms(began)))
   p2pd.sleep(600)
 end

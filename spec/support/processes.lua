@@ -161,7 +161,9 @@ end
 --- The names in a folder with their kinds; none if it is not there.
 function M.folder(path)
   local scan = luv.fs_scandir(path)
-  return function() return scan and luv.fs_scandir_next(scan) end
+  return function()
+    if scan then return luv.fs_scandir_next(scan) end
+  end
 end
 
 --- The files below a folder whose paths match.

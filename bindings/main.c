@@ -13,10 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What pipes receive becomes strings of up to 256 KiB that live for a moment. A cycle of the
- * collector marks all that lives, so cycles are to be few; and a page that is given back to the
- * system has to be cleared anew for the next string, which costs more than decrypting it. */
-enum { GC_PAUSE = 400, MMAP_THRESHOLD = 1 << 20, TRIM_THRESHOLD = 4 << 20 };
+/* What pipes receive becomes strings of up to 256 KiB that live for a moment. A page that is given
+ * back to the system has to be cleared anew for the next one, which costs more than decrypting it.
+ */
+enum { MMAP_THRESHOLD = 1 << 20, TRIM_THRESHOLD = 4 << 20 };
 
 /* Takes the relative entries out of package.path or .cpath: what lies in the current folder is not
  * loaded by surprise. */
@@ -131,7 +131,6 @@ static int program(lua_State *L) {
         lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
     }
     luaL_openlibs(L);
-    lua_gc(L, LUA_GCINC, GC_PAUSE, 0, 0);
     drop_relative(L, "path");
     drop_relative(L, "cpath");
     luv_set_callback(L, call_from_luv);

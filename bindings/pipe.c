@@ -1,36 +1,15 @@
-#include "bindings/pipe.h"
+#include "bindings/pipe_inner.h"
 
 #include "bindings/fail.h"
-#include "bindings/identity.h"
 #include "bindings/module.h"
-#include "bindings/wait.h"
 #include "core/err.h"
-#include "core/ip.h"
-#include "core/loop.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define PIPE_TYPE "p2pd.pipe"
-#define TLS_TYPE "p2pd.tls"
-#define REMOTE_SIZE (IP_TEXT_SIZE + 8)
-#define DIAL_TIMEOUT_S 10.0
 #define READ_SIZE (256 * 1024)
 #define WRITE_PART (256 * 1024) /* of a long string, before its writer may have to wait */
-
-struct box {
-    struct pipe *pipe; /* NULL once it is closed */
-    struct wait *opener, *reader, *shutter;
-    struct wait_link writers;
-    enum tls_role role;
-    lua_KFunction otherwise; /* goes on in place of a failure to secure it */
-    bool watching;           /* a callback tells the writers when the queue has drained */
-    const uint8_t *token;
-    uint8_t token_bytes[PIPE_TOKEN_SIZE], expected_bytes[KEY_PUBLIC_SIZE];
-    const uint8_t *expected;
-    char peer[KEY_ID_SIZE]; /* "" until it is proven */
-    char remote[REMOTE_SIZE], local[REMOTE_SIZE];
-};
 
 /* Pipes that were closed and still deliver what they had accepted. When the Lua state ends they are
  * ended with it. */
@@ -47,7 +26,7 @@ static struct box *check(lua_State *L) {
     return luaL_checkudata(L, 1, PIPE_TYPE);
 }
 
-static void write_address(const struct sockaddr_storage *address, char out[REMOTE_SIZE]) {
+void write_address(const struct sockaddr_storage *address, char out[REMOTE_SIZE]) {
     struct ip ip;
     uint16_t port;
     char text[IP_TEXT_SIZE];
@@ -56,44 +35,9 @@ static void write_address(const struct sockaddr_storage *address, char out[REMOT
     snprintf(out, REMOTE_SIZE, ip.family == 6 ? "[%s]:%u" : "%s:%u", text, port);
 }
 
-/* --- identity ------------------------------------------------------------------------------ */
-
-static const char identities_key;
-
-static int tls_gc(lua_State *L) {
-    struct tls_identity **identity = lua_touserdata(L, 1);
-    if (*identity)
-        tls_identity_drop(*identity);
-    *identity = NULL;
-    return 0;
-}
-
-struct tls_identity *pipe_identity(lua_State *L, int index) {
-    index = lua_absindex(L, index);
-    struct key *key = check_key(L, index);
-    if (!key)
-        return NULL;
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &identities_key);
-    lua_pushvalue(L, index);
-    if (lua_rawget(L, -2) == LUA_TNIL) {
-        struct tls_identity **made = lua_newuserdatauv(L, sizeof *made, 0);
-        *made = NULL;
-        luaL_setmetatable(L, TLS_TYPE);
-        if (tls_identity_new(key_pkey(key), made) == 0) {
-            lua_pushvalue(L, index);
-            lua_pushvalue(L, -2);
-            lua_rawset(L, -5);
-        }
-        lua_remove(L, -2);
-    }
-    struct tls_identity *identity = *(struct tls_identity **)lua_touserdata(L, -1);
-    lua_pop(L, 2);
-    return identity;
-}
-
 /* --- the box ------------------------------------------------------------------------------- */
 
-static struct box *push_box(lua_State *L) {
+struct box *push_box(lua_State *L) {
     struct box *box = lua_newuserdatauv(L, sizeof *box, 1);
     memset(box, 0, sizeof *box);
     wait_list_init(&box->writers);
@@ -101,7 +45,7 @@ static struct box *push_box(lua_State *L) {
     return box;
 }
 
-static void learn_addresses(struct box *box) {
+void learn_addresses(struct box *box) {
     struct sockaddr_storage address;
     if (!*box->remote && pipe_remote(box->pipe, &address) == 0)
         write_address(&address, box->remote);
@@ -109,7 +53,7 @@ static void learn_addresses(struct box *box) {
         write_address(&address, box->local);
 }
 
-static void learn_peer(struct box *box) {
+void learn_peer(struct box *box) {
     const uint8_t *peer = pipe_peer(box->pipe);
     if (peer)
         node_id_format(peer, box->peer);
@@ -131,7 +75,7 @@ static void delivered(void *arg, int status) {
     free(one);
 }
 
-static void close_box(struct box *box) {
+void close_box(struct box *box) {
     struct pipe *pipe = box->pipe;
     if (!pipe)
         return;
@@ -161,189 +105,13 @@ static int push_closed(lua_State *L) {
     return push_refusal(L, ERR_ECLOSED, "the pipe was closed");
 }
 
-static int push_pipe_failure(lua_State *L, const struct box *box, int status, const char *what) {
+int push_pipe_failure(lua_State *L, const struct box *box, int status, const char *what) {
     if (status == ERR_ECLOSED)
         return push_closed(L);
     return push_failure(L, status, "%s %s", what, box->remote);
 }
 
-/* --- opening ------------------------------------------------------------------------------- */
-
-static void wake_opener(struct box *box, int status) {
-    struct wait *wait = box->opener;
-    box->opener = NULL;
-    if (wait)
-        wait_wake(wait, status);
-}
-
-static void on_secured(void *arg, int status) {
-    struct box *box = arg;
-    learn_peer(box);
-    wake_opener(box, status);
-}
-
-static int start_securing(struct box *box) {
-    return pipe_secure(box->pipe, box->role, box->expected, box->token, on_secured, box);
-}
-
-static void on_dialed(void *arg, int status) {
-    struct box *box = arg;
-    if (status == 0) {
-        learn_addresses(box);
-        status = start_securing(box);
-    }
-    if (status != 0)
-        wake_opener(box, status);
-}
-
-static void detach_opener(void *arg) {
-    struct box *box = arg;
-    box->opener = NULL;
-    if (box->pipe)
-        pipe_abort(box->pipe, NULL, NULL);
-    box->pipe = NULL;
-}
-
-/* The call is over: it returns the pipe at stack index `place`, or closes it and says why. */
-static int opened(lua_State *L, int status, lua_KContext place) {
-    struct box *box = lua_touserdata(L, (int)place);
-    if (status == 0) {
-        lua_settop(L, (int)place);
-        return 1;
-    }
-    if (box->otherwise && status != UV_ETIMEDOUT && status != ERR_ECLOSED) {
-        close_box(box);
-        lua_settop(L, (int)place - 1);
-        return box->otherwise(L, 0, 0);
-    }
-    int pushed;
-    const char *reason = box->pipe ? pipe_reason(box->pipe) : NULL;
-    if (status == ERR_EPEER && *box->peer && box->expected) {
-        char wanted[KEY_ID_SIZE];
-        node_id_format(box->expected, wanted);
-        pushed =
-            strcmp(wanted, box->peer) == 0
-                ? push_refusal(L, status, "%s did not accept this node's key", box->remote)
-                : push_refusal(L, status, "at %s is %s, not %s", box->remote, box->peer, wanted);
-    } else if (status == ERR_ETLS && reason) {
-        pushed = push_refusal(L, status, "the secure handshake with %s failed (%s)", box->remote,
-                              reason);
-    } else {
-        pushed = push_pipe_failure(L, box, status, "connecting to");
-    }
-    close_box(box); /* the peer is told why, when there is something to tell */
-    return pushed;
-}
-
-static void expect(struct box *box, const uint8_t *expected) {
-    if (!expected)
-        return;
-    memcpy(box->expected_bytes, expected, KEY_PUBLIC_SIZE);
-    box->expected = box->expected_bytes;
-}
-
-int pipe_secure_client(lua_State *L, const uint8_t expected[KEY_PUBLIC_SIZE], double timeout_s,
-                       lua_KFunction otherwise) {
-    struct wait *wait = wait_begin(L);
-    struct box *box = lua_touserdata(L, -1);
-    int place = lua_gettop(L);
-    box->role = TLS_CLIENT;
-    box->otherwise = otherwise;
-    expect(box, expected);
-    int status = start_securing(box);
-    if (status != 0)
-        return opened(L, status, place);
-    box->opener = wait;
-    return wait_park(L, wait, timeout_s, detach_opener, box, opened, place);
-}
-
-bool pipe_expected(lua_State *L, int index, const char *key, uint8_t out[KEY_PUBLIC_SIZE]) {
-    size_t length;
-    if (lua_getfield(L, index, key) == LUA_TNIL) {
-        lua_pop(L, 1);
-        return false;
-    }
-    const char *text = lua_tolstring(L, -1, &length);
-    if (!text || node_id_parse(text, length, out) != 0)
-        luaL_error(L, "option '%s' is no node ID", key);
-    lua_pop(L, 1);
-    return true;
-}
-
-static bool address_option(lua_State *L, const char *ip_key, const char *port_key,
-                           struct sockaddr_storage *out) {
-    struct ip ip;
-    size_t length;
-    int is_port;
-    if (lua_getfield(L, 1, ip_key) == LUA_TNIL) {
-        lua_pop(L, 1);
-        return false;
-    }
-    const char *text = lua_tolstring(L, -1, &length);
-    if (!text || ip_parse(text, length, &ip) != 0)
-        luaL_error(L, "option '%s' is no IP address", ip_key);
-    lua_Integer port = 0;
-    if (lua_getfield(L, 1, port_key) != LUA_TNIL) {
-        port = lua_tointegerx(L, -1, &is_port);
-        if (!is_port || port < 0 || port > UINT16_MAX)
-            luaL_error(L, "option '%s' is no port", port_key);
-    }
-    ip_to_sockaddr(&ip, (uint16_t)port, out);
-    lua_pop(L, 2);
-    return true;
-}
-
-static const char *token_option(lua_State *L) {
-    size_t length;
-    lua_getfield(L, 1, "token");
-    const char *token = lua_tolstring(L, -1, &length);
-    if (token && (lua_type(L, -1) != LUA_TSTRING || length != PIPE_TOKEN_SIZE))
-        luaL_error(L, "option 'token' is %d bytes", PIPE_TOKEN_SIZE);
-    lua_pop(L, 1); /* the options table keeps it */
-    return token;
-}
-
-/* dial{identity, ip, port, expect, role, token, local_ip, local_port, timeout} -> pipe, secured */
-static int dial(lua_State *L) {
-    static const char *const keys[] = {"identity", "ip",       "port",       "expect",  "role",
-                                       "token",    "local_ip", "local_port", "timeout", NULL};
-    static const char *const roles[] = {"client", "server", NULL};
-    struct sockaddr_storage remote, local;
-    uint8_t expected[KEY_PUBLIC_SIZE];
-    check_options(L, 1, keys);
-    lua_settop(L, 1);
-    if (!address_option(L, "ip", "port", &remote))
-        return luaL_error(L, "option 'ip' is missing");
-    bool bound = address_option(L, "local_ip", "local_port", &local);
-    if (!bound && lua_getfield(L, 1, "local_port") != LUA_TNIL)
-        return luaL_error(L, "option 'local_port' needs a 'local_ip'");
-    lua_settop(L, 1);
-    bool expects = pipe_expected(L, 1, "expect", expected);
-    double timeout_s = option_timeout(L, 1, "timeout", DIAL_TIMEOUT_S);
-    const char *token = token_option(L);
-    lua_getfield(L, 1, "role");
-    int role = luaL_checkoption(L, -1, "client", roles);
-    lua_getfield(L, 1, "identity");
-    struct tls_identity *identity = pipe_identity(L, -1);
-    struct wait *wait = wait_begin(L);
-    if (!identity)
-        return push_refusal(L, ERR_ECLOSED, "the identity was closed");
-    struct box *box = push_box(L);
-    int place = lua_gettop(L);
-    box->role = role == 0 ? TLS_CLIENT : TLS_SERVER;
-    expect(box, expects ? expected : NULL);
-    if (token)
-        box->token = memcpy(box->token_bytes, token, PIPE_TOKEN_SIZE);
-    write_address(&remote, box->remote);
-    int status = pipe_new(wait_loop(L), identity, &box->pipe);
-    if (status == 0)
-        status = pipe_dial(box->pipe, (struct sockaddr *)&remote,
-                           bound ? (struct sockaddr *)&local : NULL, on_dialed, box);
-    if (status != 0)
-        return opened(L, status, place);
-    box->opener = wait;
-    return wait_park(L, wait, timeout_s, detach_opener, box, opened, place);
-}
+/* --- the first words ----------------------------------------------------------------------- */
 
 /* pipe:commit(attempt) -> true: of all pipes of this attempt it is the one to keep */
 static int commit(lua_State *L) {
@@ -618,14 +386,7 @@ int open_pipe(lua_State *L) {
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
     lua_setfield(L, LUA_REGISTRYINDEX, "p2pd.pipes.lingering");
-    lua_newtable(L);
-    lua_newtable(L);
-    lua_pushliteral(L, "k");
-    lua_setfield(L, -2, "__mode");
-    lua_setmetatable(L, -2);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &identities_key);
-    module_type(L, TLS_TYPE, (const luaL_Reg[]){{NULL, NULL}},
-                (const luaL_Reg[]){{"__gc", tls_gc}, {NULL, NULL}});
+    make_identities(L);
     module_type(L, PIPE_TYPE, methods,
                 (const luaL_Reg[]){{"__newindex", newindex},
                                    {"__gc", close_},
@@ -634,7 +395,7 @@ int open_pipe(lua_State *L) {
                                    {NULL, NULL}});
     luaL_getmetatable(L, PIPE_TYPE);
     lua_newtable(L);
-    lua_pushcfunction(L, dial);
+    lua_pushcfunction(L, dial_pipe);
     lua_setfield(L, -2, "dial");
     lua_getfield(L, -2, "__index");
     lua_pushvalue(L, -1);

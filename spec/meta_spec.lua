@@ -276,7 +276,7 @@ describe("the guide and the README", function()
     for name, sentence in first:gmatch "\n| `(E%w+)` | (.-) |" do listed[name] = sentence end
     assert.same(own, listed)
     local system = { EOF = true, EAI_NONAME = true, EAI_AGAIN = true }
-    for number = 1, 200 do system[select(2, luv.translate_sys_error(-number)) or ""] = true end
+    for name in read("/usr/include/uv.h"):gmatch "XX%((E%w+)," do system[name] = true end
     for cell in second:gmatch "\n| (`.-) |" do
       for name in cell:gmatch "`([%w_]+)`" do assert(system[name], name .. " is no code of libuv's") end
     end

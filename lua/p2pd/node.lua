@@ -24,6 +24,9 @@ local MAX_PEERS = 256        -- whose requests are counted
 local SYNS, SYNS_EACH = 8, 4 -- to an unproven address in PER seconds; by one dial: again after 1, 3 and 7 s (RFC 6298)
 local MAX_UNPROVEN = 256     -- addresses that are counted
 local ACCEPTED = 128         -- pipes that wait for accept()
+-- What pipes receive becomes strings of up to 256 KiB that live for a moment; a cycle of the collector marks all that
+-- lives, so cycles are to be few.
+local GC_PAUSE = 400
 local MAX_OFFSETS = 15       -- of the brokers that an address can name (the address format's limit)
 
 local node = {}
@@ -319,6 +322,7 @@ local function start(self, options, notice)
   self.text, message, code = core.address.format(self.parsed)
   if not self.text then return nil, message, code end
   collectgarbage() -- what starting left behind need not stay for the node's life
+  collectgarbage("setpause", GC_PAUSE)
   return self
 end
 

@@ -1,0 +1,54 @@
+/* pipe_inner: what the files of the pipe binding share; for them alone.
+ *
+ *   pipe.c       the box, what is sent and received, how it ends; the module
+ *   pipe_open.c  identities for TLS; dialing and securing
+ *
+ * Provides  the box in which Lua holds a pipe
+ * Uses      core/pipe, core/ip, bindings/wait
+ * Owns      the pipe, until close_box */
+#ifndef BINDINGS_PIPE_INNER_H
+#define BINDINGS_PIPE_INNER_H
+
+#include "bindings/pipe.h"
+#include "bindings/wait.h"
+#include "core/ip.h"
+
+#define REMOTE_SIZE (IP_TEXT_SIZE + 8)
+
+struct box {
+    struct pipe *pipe; /* NULL once it is closed */
+    struct wait *opener, *reader, *shutter;
+    struct wait_link writers;
+    enum tls_role role;
+    lua_KFunction otherwise; /* goes on in place of a failure to secure it */
+    bool watching;           /* a callback tells the writers when the queue has drained */
+    const uint8_t *token;
+    uint8_t token_bytes[PIPE_TOKEN_SIZE], expected_bytes[KEY_PUBLIC_SIZE];
+    const uint8_t *expected;
+    char peer[KEY_ID_SIZE]; /* "" until it is proven */
+    char remote[REMOTE_SIZE], local[REMOTE_SIZE];
+};
+
+void write_address(const struct sockaddr_storage *address, char out[REMOTE_SIZE]);
+
+/* Pushes a box without a pipe. */
+struct box *push_box(lua_State *L);
+
+/* Write into the box what its pipe knows by now. */
+void learn_addresses(struct box *box);
+void learn_peer(struct box *box);
+
+/* Closes the pipe, which lingers until it has delivered what it accepted, and ends all waits for it
+ * with ERR_ECLOSED. Does nothing when it is closed already. */
+void close_box(struct box *box);
+
+/* A push_failure: `what` and the remote address, as in "connecting to 192.0.2.7:80". */
+int push_pipe_failure(lua_State *L, const struct box *box, int status, const char *what);
+
+/* Makes what pipe_identity keeps in the registry. */
+void make_identities(lua_State *L);
+
+/* dial{identity, ip, port, expect, role, token, local_ip, local_port, timeout} -> pipe, secured */
+int dial_pipe(lua_State *L);
+
+#endif

@@ -34,8 +34,7 @@ int signal_link_method(lua_State *L);
 /* Closes the link, takes it off its signal's list and ends all waits for it. */
 void close_link(struct link *link);
 
-/* The links of the list at index `arg` that are not closed, and how many; throws when it is none.
- */
+/* Those of the list at `arg` that are not closed, and how many; throws when it is no such list. */
 size_t collect_links(lua_State *L, int arg, struct signal_link *links[SIGNAL_LINKS_MAX]);
 
 int count_links_up(const struct signaling *signaling);

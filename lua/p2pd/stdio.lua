@@ -1,5 +1,6 @@
 -- stdio: standard input and output as tasks use them, whatever lies behind: a terminal, a pipe, a socket or a file.
 local luv = require "luv"
+local core = require "p2pd.core"
 local task = require "p2pd.task"
 
 local M = {}
@@ -17,6 +18,7 @@ local function open_stream(fd)
       stream:close()
       return nil, message, code
     end
+    core.stdio.widen(fd)
     return stream
   end
   return nil -- a file: reading and writing it never waits for long
@@ -28,14 +30,15 @@ reader.__index = reader
 --- A reader of a file descriptor: `read()` returns bytes, or nil, "EOF…", "EOF".
 ---@param fd integer
 function M.reader(fd)
-  local self = setmetatable({ fd = fd, chunks = {}, first = 1, bytes = 0, changed = task.condition() }, reader)
+  local self = setmetatable({ fd = fd, first = 1, last = 0, bytes = 0, changed = task.condition() }, reader)
   self.stream = open_stream(fd)
   return self
 end
 
 local function on_read(self, message, data)
   if data then
-    self.chunks[#self.chunks + 1] = data
+    self.last = self.last + 1
+    self[self.last] = data
     self.bytes = self.bytes + #data
     if self.bytes >= HIGH_WATER then
       self.stream:read_stop()
@@ -54,7 +57,7 @@ function reader:read()
     if data == "" then return nil, "EOF: the input has ended", "EOF" end
     return data
   end
-  while #self.chunks == 0 do
+  while self.first > self.last do
     if self.ended then return nil, self.ended, self.ended:match "^%u+" end
     if not self.reading then
       self.reading = true
@@ -62,8 +65,9 @@ function reader:read()
     end
     self.changed:wait()
   end
-  local data = #self.chunks == 1 and self.chunks[1] or table.concat(self.chunks)
-  self.chunks, self.bytes = {}, 0
+  local data = self[self.first]
+  self[self.first] = nil
+  self.first, self.bytes = self.first + 1, self.bytes - #data
   return data
 end
 

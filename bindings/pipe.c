@@ -329,12 +329,12 @@ static int close_(lua_State *L) {
 static const char *const field_names[] = {"peer", "remote", "local_address"};
 
 static int index_(lua_State *L) {
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL || lua_type(L, 2) != LUA_TSTRING)
+        return 1;
     struct box *box = check(L);
     const char *texts[] = {box->peer, box->remote, box->local};
     const char *name = lua_tostring(L, 2);
-    lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL || !name)
-        return 1;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (strcmp(name, field_names[i]) == 0 && *texts[i]) {
             lua_pushstring(L, texts[i]);

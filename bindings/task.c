@@ -5,6 +5,8 @@
 #include "bindings/module.h"
 #include "core/err.h"
 
+#include <malloc.h>
+
 #define CONDITION_TYPE "p2pd.condition"
 
 static const double MAX_SLEEP_S = 1e9;
@@ -134,6 +136,13 @@ static int virtual_(lua_State *L) {
     return 0;
 }
 
+/* task.settle(): collects what is garbage, and gives the system back what is free. */
+static int settle(lua_State *L) {
+    lua_gc(L, LUA_GCCOLLECT);
+    malloc_trim(0);
+    return 0;
+}
+
 /* task.run(function, ...) -> what it returns. Runs the loop until the function, as a task, has
  * ended; for programs whose main program is not ours (stock Lua, busted). */
 static int run(lua_State *L) {
@@ -204,8 +213,10 @@ static const luaL_Reg condition_methods[] = {
     {"wait", condition_wait}, {"signal", condition_signal}, {NULL, NULL}};
 
 static const luaL_Reg functions[] = {
-    {"spawn", spawn}, {"sleep", sleep_},     {"current", current},     {"list", list}, {"now", now},
-    {"run", run},     {"virtual", virtual_}, {"condition", condition}, {NULL, NULL},
+    {"spawn", spawn}, {"sleep", sleep_},     {"current", current},
+    {"list", list},   {"now", now},          {"settle", settle},
+    {"run", run},     {"virtual", virtual_}, {"condition", condition},
+    {NULL, NULL},
 };
 
 int open_task(lua_State *L) {

@@ -1,4 +1,4 @@
-/* task_inner: what the files of a task's life share; for them alone.
+/* task_inner: what the files behind wait.h and task.h share; for them alone.
  *
  *   wait.c         parking, waking, whose turn it is, time
  *   task_cancel.c  raising a cancellation, and closing by force when its grace is over

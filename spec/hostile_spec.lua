@@ -14,11 +14,26 @@ local MIB = 1024 * 1024
 
 local two
 
+-- Starts spec/support/hostile_broker.lua; its handles do not keep the loop of a test alive.
 local function hostile_broker(mode, rate)
-  local child = program.start { "/usr/bin/env", "lua5.4", "spec/support/hostile_broker.lua", mode, tostring(rate) }
-  child:expect "\n"
-  local port = tonumber(child.out:match "%d+")
-  return { host = "127.0.0.1", port = port }, child
+  local child, input, output = {}, luv.new_pipe(), luv.new_pipe()
+  local handle = assert(luv.spawn("lua5.4", {
+    args = { "spec/support/hostile_broker.lua", mode, tostring(rate) }, stdio = { input, output, 2 },
+  }, function() child.ended = true end))
+  output:read_start(function(_, text) child.port = child.port or text and tonumber(text) end)
+  assert(program.await(function() return child.port end), "a hostile broker did not start")
+  output:close()
+  handle:unref()
+  input:unref()
+  luv.run "nowait"
+  function child.stop()
+    input:close()
+    handle:ref()
+    assert(program.await(function() return child.ended end))
+    handle:close()
+    luv.run "nowait"
+  end
+  return { host = "127.0.0.1", port = child.port }, child
 end
 
 local function resident()
@@ -133,7 +148,9 @@ describe("strangers", function()
       sockets[#sockets + 1] = socket
       socket:connect("127.0.0.1", b.listener.port, function(failure)
         if failure or socket:is_closing() then return end
-        socket:read_start(function(why, bytes) if (why or not bytes) and not socket:is_closing() then socket:close() end end)
+        socket:read_start(function(why, bytes)
+          if (why or not bytes) and not socket:is_closing() then socket:close() end
+        end)
         kinds[i % #kinds + 1](socket)
       end)
       if i % 20 == 0 then p2pd.sleep(0.005) end
@@ -211,7 +228,9 @@ describe("strangers", function()
       ("9"):rep(8000), '{"kind":"reverse"}{"kind":"reverse"}', '{"kind":"reverse","kind":7}', '{"":{"":{"":[]}}}',
     }
     local good = { kind = "reverse", id = id(), from = from, token = id() }
-    local wrong = { true, 7, 1.5, -1, {}, { 1, 2 }, { a = { b = 1 } }, cjson.null, "", "\0\27[31m", ("x"):rep(3000), from }
+    local wrong = {
+      true, 7, 1.5, -1, {}, { 1, 2 }, { a = { b = 1 } }, cjson.null, "", "\0\27[31m", ("x"):rep(2000), from,
+    }
     for field in pairs(good) do
       if field ~= "token" then
         for _, value in ipairs(wrong) do
@@ -228,7 +247,7 @@ describe("strangers", function()
         bodies[#bodies + 1] = cjson.encode { kind = kind, re = value, id = id(), code = value, message = value }
       end
     end
-    for _, kind in ipairs { "direct", "stagger", "warp", "p2pd.strategies.reverse", "../reverse", "refused", "clock" } do
+    for kind in ("direct stagger warp p2pd.strategies.reverse ../reverse refused clock"):gmatch "%S+" do
       bodies[#bodies + 1] = cjson.encode { kind = kind, id = id(), from = from, token = id() }
     end
     local others = b:address() -- a sender is who signed, not who he says he is
@@ -277,7 +296,8 @@ describe("strangers", function()
     mallory:say(a:id(), { kind = "refused", re = request.id, code = "EFAKE", message = "by mallory" })
     p2pd.sleep(0.1)
     assert.is_true(connecting:status() == "parked")
-    peer:say(a:id(), { kind = "refused", re = request.id, code = "EINVAL", message = "\27[31mred\n\0\255" .. ("x"):rep(5000) })
+    local loud = "\27[31mred\n\0\255" .. ("x"):rep(5000)
+    peer:say(a:id(), { kind = "refused", re = request.id, code = "EINVAL", message = loud })
     local pipe, message, code = connecting:wait(5)
     assert.is_nil(pipe)
     assert.equal("EINVAL", code)
@@ -324,11 +344,7 @@ describe("brokers that behave badly", function()
     servers.good = { host = two.broker.host, port = two.broker.port }
   end)
   teardown(function()
-    for _, child in pairs(children) do
-      child:finish_input()
-      child:wait()
-      child:close()
-    end
+    for _, child in pairs(children) do child.stop() end
     two:close()
   end)
 
@@ -443,7 +459,8 @@ describe("a machine", function()
     fails(listen(key, "--settings", "/dev/zero"), "EINVAL", "it is no file")
     fails(listen(key, "--settings", tostring(own) .. "/none.lua"), "ENOENT", "none.lua")
     fails(listen(key, "--settings", own:write("loop.lua", "while true do end")), "EINVAL", "runs for too long")
-    fails(listen(key, "--settings", own:write("deep.lua", "return " .. ("{"):rep(300) .. ("}"):rep(300))), "EINVAL", "deep")
+    local deep = own:write("deep.lua", "return " .. ("{"):rep(300) .. ("}"):rep(300))
+    fails(listen(key, "--settings", deep), "EINVAL", "deep.lua")
     assert.is_nil((luv.fs_stat(key)))
     local command = listen(key, "--settings", path)
     if luv.getuid() == 0 then

@@ -450,7 +450,7 @@ describe("standard input and output", function()
     assert.are.equal(0, (against ">/dev/null"))
   end)
 
-  it("may be gone while much is to be written: that ends it at once, and the peer hears of it", function()
+  it("may be gone while the peer goes on sending: that ends both", function()
     local near <close> = program.start(in_shell('exec "$0" "$@" </dev/zero', arguments("listen", "listen")))
     local far <close> = program.start(in_shell('("$0" "$@" </dev/null; echo "status $?" >&2) | head -c 1',
       arguments("connect", "connect", address_of(near))))

@@ -306,7 +306,8 @@ local function start(self, options, notice)
   if not self.listener then return nil, message, code end
   spawn(self, accept_direct, self)
   spawn(self, self.signaling.run, self.signaling)
-  local joining = task.spawn(join_brokers, self, chosen.mqtt):observe()
+  local opening <close> = task.group()
+  local joining = opening:spawn(join_brokers, self, chosen.mqtt)
   self.network, message, code = network.look {
     bind = options.bind, port = self.listener.port, stun = chosen.stun,
   }
@@ -321,7 +322,7 @@ local function start(self, options, notice)
   }
   self.text, message, code = core.address.format(self.parsed)
   if not self.text then return nil, message, code end
-  collectgarbage() -- what starting left behind need not stay for the node's life
+  core.task.settle() -- what starting left behind need not stay for the node's life
   collectgarbage("setpause", GC_PAUSE)
   return self
 end

@@ -20,7 +20,7 @@ struct lingering {
 static _Thread_local struct lingering *lingering;
 
 /* What all reads go through: Lua's strings are made from it, of the size that arrived. */
-static _Thread_local char scratch[READ_SIZE];
+static _Thread_local char *scratch; /* not an array: each thread, paho's too, would clear its own */
 
 static struct box *check(lua_State *L) {
     return luaL_checkudata(L, 1, PIPE_TYPE);
@@ -180,6 +180,8 @@ static int receive(lua_State *L, int status, lua_KContext ctx) {
     (void)ctx;
     if (!box->pipe)
         return push_closed(L);
+    if (!scratch && !(scratch = malloc(READ_SIZE)))
+        return push_pipe_failure(L, box, UV_ENOMEM, "receiving from");
     ssize_t n = pipe_read(box->pipe, scratch, (size_t)lua_tointeger(L, 3));
     if (n > 0) {
         lua_pushlstring(L, scratch, (size_t)n);
@@ -371,6 +373,8 @@ static int module_gc(lua_State *L) {
         while (lingering && lingering->pipe == pipe)
             uv_run(wait_loop(L), UV_RUN_NOWAIT);
     }
+    free(scratch);
+    scratch = NULL;
     return 0;
 }
 

@@ -6,12 +6,14 @@
 #include "bindings/source.h"
 #include "bindings/task.h"
 
+#include <fcntl.h>
 #include <lualib.h>
 #include <luv/luv.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What pipes receive becomes strings of up to 256 KiB that live for a moment. A page that is given
  * back to the system has to be cleared anew for the next one, which costs more than decrypting it.
@@ -124,6 +126,38 @@ static bool ignores_environment(char **argv) {
     return false;
 }
 
+/* luv frees a handle that is still closing when the Lua state ends, and libuv's list of those that
+ * close leads there then: one turn of the loop ends the closing first. */
+static void finish_closing(lua_State *L) {
+    uv_run(wait_loop(L), UV_RUN_NOWAIT);
+}
+
+/* os.exit(code, close) */
+static int exit_(lua_State *L) {
+    if (lua_toboolean(L, 2))
+        finish_closing(L);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, 0);
+    return 0;
+}
+
+static void replace_exit(lua_State *L) {
+    lua_getglobal(L, "os");
+    lua_getfield(L, -1, "exit");
+    lua_pushcclosure(L, exit_, 1);
+    lua_setfield(L, -2, "exit");
+    lua_pop(L, 1);
+}
+
+/* What is opened next would take the place of a standard stream that is closed, and libuv refuses
+ * to work with such. */
+static void open_standard_streams(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+            exit(EXIT_FAILURE);
+}
+
 static int program(lua_State *L) {
     char **argv = lua_touserdata(L, 1);
     if (ignores_environment(argv)) {
@@ -136,6 +170,7 @@ static int program(lua_State *L) {
     luv_set_callback(L, call_from_luv);
     source_install(L);
     luaL_requiref(L, "p2pd.core", luaopen_p2pd_core, 0);
+    replace_exit(L);
     open_interrupt(L);
     lua_setfield(L, -2, "interrupt");
     open_line(L);
@@ -168,6 +203,7 @@ static int program(lua_State *L) {
 
 int main(int argc, char **argv) {
     (void)argc;
+    open_standard_streams();
     mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD);
     mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD);
     lua_State *L = luaL_newstate();
@@ -182,6 +218,8 @@ int main(int argc, char **argv) {
         status = (int)lua_tointeger(L, -1);
     else
         fprintf(stderr, "p2pd-lua: %s\n", lua_tostring(L, -1));
+    if (runtime_of(L))
+        finish_closing(L);
     lua_close(L);
     return status;
 }

@@ -430,8 +430,8 @@ describe("standard input and output", function()
     assert.are.equal(0, (against "<&- >&-"))
     local near <close>, address = listen()
     near:write "x"
-    local far = program.run(in_shell('exec "$0" "$@" <&- >&- 2>&-', arguments("connect", "connect", address)))
     near:finish_input()
+    local far = program.run(in_shell('exec "$0" "$@" <&- >&- 2>&-', arguments("connect", "connect", address)))
     assert.are.same({ 0, 0 }, { far.status, near:wait() })
   end)
 

@@ -154,11 +154,16 @@ end
 function M.join(pipe)
   local input, output <close> = stdio.reader(0), stdio.writer(1)
   local tasks <close> = task.group()
+  local peer_ended = false
   local sending = tasks:spawn(function()
     local guard <close> = input -- luacheck: ignore
     while true do
       local data, message, code = input:read()
-      if not data and code == "EOF" then return pipe:shutdown() end
+      if not data and code == "EOF" then
+        local ok, why, what = pipe:shutdown()
+        if ok or peer_ended then return true end -- a peer that has gone does not hear that we end too
+        return nil, why, what
+      end
       if not data then return nil, message, code end
       local ok
       ok, message, code = pipe:send(data)
@@ -176,6 +181,7 @@ function M.join(pipe)
       return M.BROKEN, message, code
     end
   end
+  peer_ended = true
   output:flush()
   if luv.guess_handle(0) == "tty" then return M.OK end -- the person need not end the input by hand
   local ok, message, code = sending:wait()

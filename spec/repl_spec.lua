@@ -416,8 +416,8 @@ describe("leaving", function()
   local function in_shell()
     local it = start { command = { "/bin/sh", "-i" } }
     it:ends "$"
-    it:type(("stty -a > before; %s; echo $?"):format(program.path))
-    it:type("; stty -a > after; cmp before after && echo same" .. ENTER)
+    it:type(("stty -a > ~/before; %s; echo $?"):format(program.path))
+    it:type("; stty -a > ~/after; cmp ~/before ~/after && echo same" .. ENTER)
     it:prompt()
     return it
   end
@@ -456,13 +456,13 @@ describe("leaving", function()
   it("for a while by Ctrl-Z gives the terminal back too", function()
     local it <close> = start { command = { "/bin/sh", "-i" } }
     it:ends "$"
-    it:type("stty -a > before; " .. program.path .. ENTER)
+    it:type("stty -a > ~/before; " .. program.path .. ENTER)
     it:prompt()
     it:type "'be' .."
     it:ends "p2pd> 'be' .."
     it:type(CTRL_Z)
     it:await("the shell", function(lines) return lines[#lines] == "$" end)
-    it:type("stty -a > after; cmp before after && echo same" .. ENTER)
+    it:type("stty -a > ~/after; cmp ~/before ~/after && echo same" .. ENTER)
     it:shows "same"
     it:type("fg" .. ENTER)
     it:ends "p2pd> 'be' .."
@@ -502,13 +502,13 @@ describe("the terminal", function()
   it("may be standard input alone", function()
     local it <close> = start { command = { "/bin/sh", "-i" } }
     it:ends "$"
-    it:type(program.path .. " > out" .. ENTER)
+    it:type(program.path .. " > ~/out" .. ENTER)
     it:prompt()
     it:type("1 + 1" .. ENTER)
     it:ends("p2pd> 1 + 1", "p2pd>")
     it:type(CTRL_D)
     it:await("the shell", function(lines) return lines[#lines] == "$" end)
-    it:type("cat out" .. ENTER)
+    it:type("cat ~/out" .. ENTER)
     it:shows "2"
   end)
 

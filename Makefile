@@ -46,7 +46,7 @@ bench: ## measure against Node.js, socat and plain C (ONLY=pipe,echo,… JSON=fi
 	$(Q)$(MAKE) --no-print-directory all benches
 	$(call run,spec/bench/run.lua) $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON)) $(if $(RUNS),--runs $(RUNS))
 
-lint: compile_commands.json ## luacheck, clang-format, clang-tidy, and the rules of this house
+lint: compile_commands.json $(BUILD)/embedded.inc ## luacheck, clang-format, clang-tidy, and the rules of this house
 	$(call run,spec/lint.lua)
 
 format: ## lay the C files out by .clang-format

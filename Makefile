@@ -14,6 +14,9 @@ PC     := libuv openssl $(call known,lua5.4-luv libluv luv)
 LIBS   := $(shell pkg-config --libs $(PC) 2>/dev/null) -lpaho-mqtt3as -lm -lpthread
 FLAGS  := $(strip $(CC) -I. -I$(BUILD) -D_GNU_SOURCE -DP2PD_VERSION=\"$(VERSION)\" $(CPPFLAGS) -std=gnu11 -fPIC \
 	-fvisibility=hidden $(CFLAGS) $(WARN) $(SANITIZE) $(shell pkg-config --cflags $(PC) $(LUA_PC) 2>/dev/null))
+# The REPL alone needs readline: as a part of the program it costs the others neither time nor memory.
+archives = $(filter /%,$(foreach l,$(1),$(shell $(CC) -print-file-name=lib$(l).a)))
+READLINE = $(if $(word 2,$(call archives,readline tinfo)),$(call archives,readline tinfo),-lreadline)
 LINK    = $(CC) $(CFLAGS) $(SANITIZE) $(LDFLAGS) -o $@
 
 # The program alone edits lines, reads arguments and catches signals; all else is the library's too.
@@ -93,7 +96,7 @@ help: ## list the targets
 
 $(BUILD)/p2pd-lua: $(call object,$(PROGRAM) $(BINDINGS)) $(BUILD)/core.a
 	@echo "LD $@"
-	$(Q)$(LINK) -Wl,-E $^ $(shell pkg-config --libs $(LUA_PC) readline) $(LIBS)
+	$(Q)$(LINK) -Wl,-E $^ $(READLINE) $(shell pkg-config --libs $(LUA_PC)) $(LIBS)
 
 # It stays loaded: paho's threads, and what OpenSSL has cached, outlive the Lua state.
 $(BUILD)/p2pd.so: $(call object,$(BINDINGS)) $(BUILD)/core.a

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { STRATEGY = 1, HELD, USER_VALUES = HELD }; /* what Lua keeps with a pipe */
+
 #define PIPE_TYPE "p2pd.pipe"
 #define READ_SIZE (256 * 1024)
 #define WRITE_PART (256 * 1024) /* of a long string, before its writer may have to wait */
@@ -22,7 +24,19 @@ static _Thread_local struct lingering *lingering;
 /* What all reads go through: Lua's strings are made from it, of the size that arrived. */
 static _Thread_local char *scratch; /* not an array: each thread, paho's too, would clear its own */
 
+static const char type_key;
+
+/* luaL_checkudata looks the type up by its name, which is a tenth of what receiving a small message
+ * costs; it is left to make the error. */
 static struct box *check(lua_State *L) {
+    struct box *box = lua_touserdata(L, 1);
+    if (box && lua_getmetatable(L, 1)) {
+        lua_rawgetp(L, LUA_REGISTRYINDEX, &type_key);
+        bool is_pipe = lua_rawequal(L, -1, -2);
+        lua_pop(L, 2);
+        if (is_pipe)
+            return box;
+    }
     return luaL_checkudata(L, 1, PIPE_TYPE);
 }
 
@@ -38,7 +52,7 @@ void write_address(const struct sockaddr_storage *address, char out[REMOTE_SIZE]
 /* --- the box ------------------------------------------------------------------------------- */
 
 struct box *push_box(lua_State *L) {
-    struct box *box = lua_newuserdatauv(L, sizeof *box, 1);
+    struct box *box = lua_newuserdatauv(L, sizeof *box, USER_VALUES);
     memset(box, 0, sizeof *box);
     wait_list_init(&box->writers);
     luaL_setmetatable(L, PIPE_TYPE);
@@ -201,19 +215,71 @@ static int receive(lua_State *L, int status, lua_KContext ctx) {
     return wait_park(L, wait, time_left(L, 2), detach_reader, box, receive, 0);
 }
 
-/* pipe:recv([timeout [, most]]) -> bytes, as many as there are; nil, "EOF: …", "EOF" at the end */
+static int begin_receiving(lua_State *L, struct box *box, double timeout_s, lua_Integer most) {
+    if (box->reader)
+        return push_reader_busy(L);
+    lua_settop(L, 1);
+    push_deadline(L, timeout_s);
+    lua_pushinteger(L, most);
+    wait_begin(L);
+    return receive(L, 0, 0);
+}
+
+/* receive(pipe [, timeout]) -> bytes, as many as there are; nil, "EOF: …", "EOF" at the end. What
+ * is held stays held. */
+static int receive_(lua_State *L) {
+    struct box *box = check(L);
+    return begin_receiving(L, box, check_timeout(L, 2, -1), READ_SIZE);
+}
+
+/* hold(pipe, text, from): the next recv gives out the text from the place `from` on */
+static int hold(lua_State *L) {
+    struct box *box = check(L);
+    size_t length;
+    luaL_checklstring(L, 2, &length);
+    lua_Integer from = luaL_checkinteger(L, 3);
+    box->held = from >= 1 && (size_t)from <= length ? (size_t)from : 0;
+    lua_settop(L, 2);
+    if (box->held == 0)
+        lua_pushnil(L);
+    lua_setiuservalue(L, 1, HELD);
+    return 0;
+}
+
+/* held(pipe) -> text, from; "", 1 when nothing is held */
+static int held(lua_State *L) {
+    struct box *box = check(L);
+    if (box->held == 0)
+        lua_pushliteral(L, "");
+    else
+        lua_getiuservalue(L, 1, HELD);
+    lua_pushinteger(L, box->held == 0 ? 1 : (lua_Integer)box->held);
+    return 2;
+}
+
+static int push_held(lua_State *L, struct box *box, size_t most) {
+    size_t length, from = box->held;
+    lua_getiuservalue(L, 1, HELD);
+    const char *text = lua_tolstring(L, -1, &length);
+    size_t left = length - (from - 1), part = left < most ? left : most;
+    lua_pushlstring(L, text + from - 1, part);
+    box->held = part < left ? from + part : 0;
+    if (box->held == 0) {
+        lua_pushnil(L);
+        lua_setiuservalue(L, 1, HELD);
+    }
+    return 1;
+}
+
+/* pipe:recv([timeout [, most]]) -> bytes: what is held, or else as receive */
 static int recv_(lua_State *L) {
     struct box *box = check(L);
     double timeout_s = check_timeout(L, 2, -1);
     lua_Integer most = luaL_optinteger(L, 3, READ_SIZE);
     luaL_argcheck(L, most >= 1, 3, "a number of bytes from 1 on");
-    if (box->reader)
-        return push_reader_busy(L);
-    lua_settop(L, 1);
-    push_deadline(L, timeout_s);
-    lua_pushinteger(L, most < READ_SIZE ? most : READ_SIZE);
-    wait_begin(L);
-    return receive(L, 0, 0);
+    if (box->held > 0)
+        return push_held(L, box, (size_t)most);
+    return begin_receiving(L, box, timeout_s, most < READ_SIZE ? most : READ_SIZE);
 }
 
 /* --- sending ------------------------------------------------------------------------------- */
@@ -343,7 +409,7 @@ static int index_(lua_State *L) {
             return 1;
         }
     if (strcmp(name, "strategy") == 0)
-        lua_getiuservalue(L, 1, 1);
+        lua_getiuservalue(L, 1, STRATEGY);
     return 1;
 }
 
@@ -351,13 +417,13 @@ static int newindex(lua_State *L) {
     check(L);
     const char *name = luaL_checkstring(L, 2);
     luaL_argcheck(L, strcmp(name, "strategy") == 0, 2, "a pipe has only its 'strategy' to set");
-    lua_setiuservalue(L, 1, 1);
+    lua_setiuservalue(L, 1, STRATEGY);
     return 0;
 }
 
 static int tostring(lua_State *L) {
     struct box *box = check(L);
-    lua_getiuservalue(L, 1, 1);
+    lua_getiuservalue(L, 1, STRATEGY);
     const char *strategy = lua_tostring(L, -1);
     lua_pushfstring(L, "pipe (%s%s%s, %s)", strategy ? strategy : "", strategy ? " with " : "",
                     *box->remote ? box->remote : "nobody", box->pipe ? "open" : "closed");
@@ -383,6 +449,9 @@ static const luaL_Reg methods[] = {
     {"commit", commit}, {"admit", admit}, {"refuse", refuse},      {NULL, NULL},
 };
 
+static const luaL_Reg functions[] = {
+    {"dial", dial_pipe}, {"receive", receive_}, {"hold", hold}, {"held", held}, {NULL, NULL}};
+
 int open_pipe(lua_State *L) {
     lua_newuserdatauv(L, 1, 0);
     luaL_newmetatable(L, "p2pd.pipes");
@@ -398,9 +467,9 @@ int open_pipe(lua_State *L) {
                                    {"__tostring", tostring},
                                    {NULL, NULL}});
     luaL_getmetatable(L, PIPE_TYPE);
-    lua_newtable(L);
-    lua_pushcfunction(L, dial_pipe);
-    lua_setfield(L, -2, "dial");
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &type_key);
+    luaL_newlib(L, functions);
     lua_getfield(L, -2, "__index");
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "methods"); /* to which lua/p2pd/pipe.lua adds its own */

@@ -22,6 +22,7 @@ struct box {
     enum tls_role role;
     lua_KFunction otherwise; /* goes on in place of a failure to secure it */
     bool watching;           /* a callback tells the writers when the queue has drained */
+    size_t held;             /* where what recv gives out first begins in its text, from 1; or 0 */
     const uint8_t *token;
     uint8_t token_bytes[PIPE_TOKEN_SIZE], expected_bytes[KEY_PUBLIC_SIZE];
     const uint8_t *expected;

@@ -1,6 +1,7 @@
 #include "core/tls.h"
 #include "core/err.h"
 #include "core/key.h"
+#include "core/suite.h"
 
 #include <limits.h>
 #include <openssl/err.h>
@@ -127,7 +128,7 @@ static X509 *certificate_new(EVP_PKEY *key) {
 }
 
 static SSL_CTX *context_new(const SSL_METHOD *method, EVP_PKEY *key, X509 *certificate) {
-    SSL_CTX *context = SSL_CTX_new(method);
+    SSL_CTX *context = SSL_CTX_new_ex(suite_context(), NULL, method);
     if (!context)
         return NULL;
     SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION);
@@ -318,6 +319,7 @@ ssize_t tls_read(struct tls *tls, void *buffer, size_t size) {
         return tls->over;
     if (nothing_to_read(tls))
         return UV_EAGAIN;
+    warm_use(&tls->warmth, tls->ssl);
     forget_errors();
     while (total < size && !(total > 0 && nothing_to_read(tls))) {
         size_t got = 0;
@@ -341,7 +343,7 @@ int tls_write(struct tls *tls, const void *bytes, size_t length) {
     size_t written = 0;
     if (length == 0)
         return 0;
-    forget_errors();
+    warm_use(&tls->warmth, tls->ssl);
     int result = SSL_write_ex(tls->ssl, bytes, length, &written);
     if (result == 1)
         return 0;
@@ -359,6 +361,7 @@ void tls_goodbye(struct tls *tls) {
 void tls_end(struct tls *tls) {
     if (!tls->ssl)
         return;
+    warm_forget(&tls->warmth);
     SSL_free(tls->ssl);
     tls->ssl = NULL;
     tls_identity_drop(tls->identity);

@@ -1,7 +1,7 @@
 /* tls: TLS 1.3 (RFC 8446) between two node keys, over bytes that somebody else carries.
  *
  * Provides  struct tls_identity: what OpenSSL is told, once per node; struct tls: one session
- * Uses      OpenSSL, key, outbox
+ * Uses      OpenSSL, key, outbox, suite, warm
  * Owns      the certificate and both contexts (identity); the SSL object (session)
  * Each side shows a certificate that it signed itself. Chains mean nothing: the P-256 key in the
  * certificate is who the peer is, and CertificateVerify (RFC 8446, 4.4.3) proves that it holds the
@@ -11,6 +11,7 @@
 #define CORE_TLS_H
 
 #include "core/outbox.h"
+#include "core/warm.h"
 #include <openssl/ssl.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,6 +26,7 @@ enum tls_role { TLS_CLIENT, TLS_SERVER };
 
 struct tls {
     SSL *ssl;
+    struct warmth warmth;
     const uint8_t *in; /* ciphertext not yet consumed; the owner's memory */
     size_t in_length;
     bool ended;       /* no more will be fed */

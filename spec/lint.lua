@@ -13,7 +13,7 @@ local MAX_LINES, MAX_C_COLUMNS = 500, 100
 -- before. What is called after a unit (pipe_flow) is part of it; what is not listed must only not lead back to itself.
 local LAYERS = {
   { "err", "log" },
-  { "ip", "bytes", "crypto", "bucket" },
+  { "ip", "bytes", "crypto", "suite", "warm", "bucket" },
   { "key", "seal", "derive", "addr", "stun_msg", "turn_msg", "ntp_msg", "mqtt_frame", "nat", "nat_model" },
   { "loop", "timers", "tcp", "udp", "dns", "nic", "clock", "machine", "identity" },
   { "tls", "stream", "paho", "inbox", "outbox", "uplink", "mqtt", "signal" },

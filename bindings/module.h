@@ -23,6 +23,5 @@ int open_pipe(lua_State *L);
 int open_listener(lua_State *L);
 int open_nic(lua_State *L);
 int open_stun(lua_State *L);
-int open_stdio(lua_State *L);
 
 #endif

@@ -28,7 +28,7 @@ static const char type_key;
 
 /* luaL_checkudata looks the type up by its name, which is a tenth of what receiving a small message
  * costs; it is left to make the error. */
-static struct box *check(lua_State *L) {
+struct box *check_pipe(lua_State *L) {
     struct box *box = lua_touserdata(L, 1);
     if (box && lua_getmetatable(L, 1)) {
         lua_rawgetp(L, LUA_REGISTRYINDEX, &type_key);
@@ -104,8 +104,8 @@ void close_box(struct box *box) {
     } else {
         pipe_abort(pipe, NULL, NULL);
     }
-    struct wait *waits[] = {box->opener, box->reader, box->shutter};
-    box->opener = box->reader = box->shutter = NULL;
+    struct wait *waits[] = {box->opener, box->reader, box->sender, box->shutter};
+    box->opener = box->reader = box->sender = box->shutter = NULL;
     for (size_t i = 0; i < sizeof waits / sizeof waits[0]; i++)
         if (waits[i])
             wait_post(waits[i], ERR_ECLOSED);
@@ -115,7 +115,7 @@ void close_box(struct box *box) {
     }
 }
 
-static int push_closed(lua_State *L) {
+int push_closed(lua_State *L) {
     return push_refusal(L, ERR_ECLOSED, "the pipe was closed");
 }
 
@@ -123,48 +123,6 @@ int push_pipe_failure(lua_State *L, const struct box *box, int status, const cha
     if (status == ERR_ECLOSED)
         return push_closed(L);
     return push_failure(L, status, "%s %s", what, box->remote);
-}
-
-/* --- the first words ----------------------------------------------------------------------- */
-
-/* pipe:commit(attempt) -> true: of all pipes of this attempt it is the one to keep */
-static int commit(lua_State *L) {
-    struct box *box = check(L);
-    size_t length;
-    const char *attempt = luaL_checklstring(L, 2, &length);
-    luaL_argcheck(L, length == PIPE_ATTEMPT_SIZE, 2, "an attempt is 16 bytes");
-    if (!box->pipe)
-        return push_closed(L);
-    int status = pipe_commit(box->pipe, (const uint8_t *)attempt);
-    if (status != 0)
-        return push_pipe_failure(L, box, status, "committing to");
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-static int say_verdict(lua_State *L, enum pipe_verdict verdict) {
-    struct box *box = check(L);
-    if (!box->pipe)
-        return push_closed(L);
-    int status = pipe_admit(box->pipe, verdict);
-    if (status != 0)
-        return push_pipe_failure(L, box, status, "answering");
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-/* pipe:admit() -> true: the server's side takes the pipe; sending and receiving say so too */
-static int admit(lua_State *L) {
-    return say_verdict(L, PIPE_ADMITTED);
-}
-
-/* pipe:refuse([code]) -> true: turns the peer away, which learns the code: "EDENIED" or "EBUSY" */
-static int refuse(lua_State *L) {
-    static const char *const codes[] = {"EDENIED", "EBUSY", NULL};
-    static const enum pipe_verdict verdicts[] = {PIPE_DENIED, PIPE_BUSY};
-    int said = say_verdict(L, verdicts[luaL_checkoption(L, 2, "EDENIED", codes)]);
-    close_box(check(L));
-    return said;
 }
 
 /* --- receiving ----------------------------------------------------------------------------- */
@@ -188,6 +146,15 @@ static int push_reader_busy(lua_State *L) {
     return push_refusal(L, UV_EBUSY, "another task receives from this pipe");
 }
 
+int park_reader(lua_State *L, struct box *box, double timeout_s, lua_KFunction k) {
+    if (box->reader) /* it came between the bytes' arrival and this task's turn */
+        return push_reader_busy(L);
+    struct wait *wait = wait_begin(L);
+    box->reader = wait;
+    pipe_on_readable(box->pipe, on_readable, box);
+    return wait_park(L, wait, timeout_s, detach_reader, box, k, 0);
+}
+
 /* The stack: pipe, deadline, the most bytes to return. */
 static int receive(lua_State *L, int status, lua_KContext ctx) {
     struct box *box = lua_touserdata(L, 1);
@@ -207,12 +174,7 @@ static int receive(lua_State *L, int status, lua_KContext ctx) {
         return push_pipe_failure(L, box, (int)n, "receiving from");
     if (status != 0)
         return push_pipe_failure(L, box, status, "receiving from");
-    if (box->reader) /* it came between the bytes' arrival and this task's turn */
-        return push_reader_busy(L);
-    struct wait *wait = wait_begin(L);
-    box->reader = wait;
-    pipe_on_readable(box->pipe, on_readable, box);
-    return wait_park(L, wait, time_left(L, 2), detach_reader, box, receive, 0);
+    return park_reader(L, box, time_left(L, 2), receive);
 }
 
 static int begin_receiving(lua_State *L, struct box *box, double timeout_s, lua_Integer most) {
@@ -228,13 +190,13 @@ static int begin_receiving(lua_State *L, struct box *box, double timeout_s, lua_
 /* receive(pipe [, timeout]) -> bytes, as many as there are; nil, "EOF: …", "EOF" at the end. What
  * is held stays held. */
 static int receive_(lua_State *L) {
-    struct box *box = check(L);
+    struct box *box = check_pipe(L);
     return begin_receiving(L, box, check_timeout(L, 2, -1), READ_SIZE);
 }
 
 /* hold(pipe, text, from): the next recv gives out the text from the place `from` on */
 static int hold(lua_State *L) {
-    struct box *box = check(L);
+    struct box *box = check_pipe(L);
     size_t length;
     luaL_checklstring(L, 2, &length);
     lua_Integer from = luaL_checkinteger(L, 3);
@@ -248,7 +210,7 @@ static int hold(lua_State *L) {
 
 /* held(pipe) -> text, from; "", 1 when nothing is held */
 static int held(lua_State *L) {
-    struct box *box = check(L);
+    struct box *box = check_pipe(L);
     if (box->held == 0)
         lua_pushliteral(L, "");
     else
@@ -257,7 +219,7 @@ static int held(lua_State *L) {
     return 2;
 }
 
-static int push_held(lua_State *L, struct box *box, size_t most) {
+int push_held(lua_State *L, struct box *box, size_t most) {
     size_t length, from = box->held;
     lua_getiuservalue(L, 1, HELD);
     const char *text = lua_tolstring(L, -1, &length);
@@ -273,7 +235,7 @@ static int push_held(lua_State *L, struct box *box, size_t most) {
 
 /* pipe:recv([timeout [, most]]) -> bytes: what is held, or else as receive */
 static int recv_(lua_State *L) {
-    struct box *box = check(L);
+    struct box *box = check_pipe(L);
     double timeout_s = check_timeout(L, 2, -1);
     lua_Integer most = luaL_optinteger(L, 3, READ_SIZE);
     luaL_argcheck(L, most >= 1, 3, "a number of bytes from 1 on");
@@ -285,15 +247,23 @@ static int recv_(lua_State *L) {
 /* --- sending ------------------------------------------------------------------------------- */
 
 static void watch_queue(struct box *box);
+static bool write_on(struct box *box, int *status);
 
-/* Wakes one writer, which writes and may wait again, and asks for the next one's turn before that:
- * it may also let go of the pipe, and the box be collected. */
+/* Goes on with the string under way, or wakes one writer, which writes and may wait again. Asks for
+ * the next turn before that: the one who wakes may let go of the pipe, and the box be collected. */
 static void on_drained(void *arg, int status) {
     struct box *box = arg;
-    struct wait *wait = wait_list_first(&box->writers);
+    struct wait *wait = box->sender;
     box->watching = false;
+    if (wait && !write_on(box, &status)) {
+        watch_queue(box);
+        return;
+    }
+    if (!wait)
+        wait = wait_list_first(&box->writers);
     if (!wait)
         return;
+    box->sender = NULL;
     wait_list_remove(wait);
     if (wait_list_first(&box->writers))
         watch_queue(box);
@@ -306,36 +276,63 @@ static void watch_queue(struct box *box) {
     box->watching = true;
 }
 
-/* The stack: pipe, deadline, data; ctx is how much of the data is written. */
-static int send_on(lua_State *L, int status, lua_KContext ctx) {
-    struct box *box = lua_touserdata(L, 1);
-    size_t length, sent = (size_t)ctx;
-    const char *data = lua_tolstring(L, 3, &length);
-    if (!box->pipe)
-        return push_closed(L);
-    if (status == UV_ETIMEDOUT)
-        return push_refusal(L, status, "%s does not take more; %zu of %zu bytes are on their way",
-                            box->remote, sent, length);
-    while (status == 0 && sent < length && pipe_queued(box->pipe) <= PIPE_HIGH_WATER) {
-        size_t part = length - sent < WRITE_PART ? length - sent : WRITE_PART;
-        status = pipe_write(box->pipe, data + sent, part);
-        sent += part;
-    }
-    if (status != 0)
-        return push_pipe_failure(L, box, status, "sending to");
-    if (sent == length && pipe_queued(box->pipe) <= PIPE_HIGH_WATER) {
-        lua_pushboolean(L, 1);
-        return 1;
-    }
+int park_writer(lua_State *L, struct box *box, double timeout_s, lua_KFunction k) {
     struct wait *wait = wait_begin(L);
     wait_list_add(&box->writers, wait);
     watch_queue(box);
-    return wait_park(L, wait, time_left(L, 2), wait_list_remove, wait, send_on, (lua_KContext)sent);
+    return wait_park(L, wait, timeout_s, wait_list_remove, wait, k, 0);
+}
+
+/* Writes of the string under way what the queue takes. Returns whether that was all. */
+static bool write_on(struct box *box, int *status) {
+    while (*status == 0 && box->left > 0 && pipe_queued(box->pipe) <= PIPE_HIGH_WATER) {
+        size_t part = box->left < WRITE_PART ? box->left : WRITE_PART;
+        *status = pipe_write(box->pipe, box->data, part);
+        box->data += part;
+        box->left -= part;
+    }
+    return *status != 0 || (box->left == 0 && pipe_queued(box->pipe) <= PIPE_HIGH_WATER);
+}
+
+static void detach_sender(void *arg) {
+    struct box *box = arg;
+    box->sender = NULL;
+}
+
+/* The stack: pipe, deadline, data. */
+static int sent(lua_State *L, int status, lua_KContext ctx) {
+    struct box *box = lua_touserdata(L, 1);
+    (void)ctx;
+    if (status == UV_ETIMEDOUT)
+        return push_refusal(L, status, "%s does not take more; a part of it may be on its way",
+                            box->remote);
+    if (status != 0)
+        return push_pipe_failure(L, box, status, "sending to");
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* One string at a time: whoever comes while one is under way waits for its end. */
+static int send_on(lua_State *L, int status, lua_KContext ctx) {
+    struct box *box = lua_touserdata(L, 1);
+    (void)ctx;
+    if (!box->pipe)
+        return push_closed(L);
+    if (status != 0)
+        return sent(L, status, 0);
+    if (box->sender)
+        return park_writer(L, box, time_left(L, 2), send_on);
+    box->data = lua_tolstring(L, 3, &box->left);
+    if (write_on(box, &status))
+        return sent(L, status, 0);
+    struct wait *wait = box->sender = wait_begin(L);
+    watch_queue(box);
+    return wait_park(L, wait, time_left(L, 2), detach_sender, box, sent, 0);
 }
 
 /* pipe:send(data [, timeout]) -> true; waits while more than the high-water mark is queued */
 static int send_(lua_State *L) {
-    check(L);
+    check_pipe(L);
     luaL_checkstring(L, 2);
     double timeout_s = check_timeout(L, 3, -1);
     wait_begin(L);
@@ -372,7 +369,7 @@ static int shut(lua_State *L, int status, lua_KContext ctx) {
 
 /* pipe:shutdown([timeout]) -> true when all has left; the peer gets EOF, receiving goes on */
 static int shutdown_(lua_State *L) {
-    struct box *box = check(L);
+    struct box *box = check_pipe(L);
     double timeout_s = check_timeout(L, 2, -1);
     if (!box->pipe)
         return push_closed(L);
@@ -388,7 +385,17 @@ static int shutdown_(lua_State *L) {
 
 /* pipe:close(); what was sent is still delivered, for a bounded time */
 static int close_(lua_State *L) {
-    close_box(check(L));
+    close_box(check_pipe(L));
+    return 0;
+}
+
+/* pipe:abort(): at once; what was sent and has not left is lost */
+static int abort_(lua_State *L) {
+    struct box *box = check_pipe(L);
+    struct pipe *pipe = box->pipe;
+    close_box(box);
+    if (pipe)
+        pipe_abort(pipe, NULL, NULL);
     return 0;
 }
 
@@ -400,7 +407,7 @@ static int index_(lua_State *L) {
     lua_pushvalue(L, 2);
     if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL || lua_type(L, 2) != LUA_TSTRING)
         return 1;
-    struct box *box = check(L);
+    struct box *box = check_pipe(L);
     const char *texts[] = {box->peer, box->remote, box->local};
     const char *name = lua_tostring(L, 2);
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
@@ -414,7 +421,7 @@ static int index_(lua_State *L) {
 }
 
 static int newindex(lua_State *L) {
-    check(L);
+    check_pipe(L);
     const char *name = luaL_checkstring(L, 2);
     luaL_argcheck(L, strcmp(name, "strategy") == 0, 2, "a pipe has only its 'strategy' to set");
     lua_setiuservalue(L, 1, STRATEGY);
@@ -422,7 +429,7 @@ static int newindex(lua_State *L) {
 }
 
 static int tostring(lua_State *L) {
-    struct box *box = check(L);
+    struct box *box = check_pipe(L);
     lua_getiuservalue(L, 1, STRATEGY);
     const char *strategy = lua_tostring(L, -1);
     lua_pushfstring(L, "pipe (%s%s%s, %s)", strategy ? strategy : "", strategy ? " with " : "",
@@ -445,8 +452,10 @@ static int module_gc(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"send", send_},    {"recv", recv_},  {"shutdown", shutdown_}, {"close", close_},
-    {"commit", commit}, {"admit", admit}, {"refuse", refuse},      {NULL, NULL},
+    {"send", send_},      {"recv", recv_},    {"shutdown", shutdown_},
+    {"close", close_},    {"commit", commit}, {"admit", admit},
+    {"refuse", refuse},   {"abort", abort_},  {"send_from", send_from},
+    {"recv_to", recv_to}, {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {
@@ -466,6 +475,7 @@ int open_pipe(lua_State *L) {
                                    {"__close", close_},
                                    {"__tostring", tostring},
                                    {NULL, NULL}});
+    open_pour(L);
     luaL_getmetatable(L, PIPE_TYPE);
     lua_pushvalue(L, -1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &type_key);

@@ -1,7 +1,8 @@
 /* pipe_inner: what the files of the pipe binding share; for them alone.
  *
  *   pipe.c       the box, what is sent and received, how it ends; the module
- *   pipe_open.c  identities for TLS; dialing and securing
+ *   pipe_open.c  identities for TLS; dialing and securing; the first words
+ *   pipe_pour.c  what goes between a pipe and a file descriptor, without a script in between
  *
  * Provides  the box in which Lua holds a pipe
  * Uses      core/pipe, core/ip, bindings/wait
@@ -18,6 +19,9 @@
 struct box {
     struct pipe *pipe; /* NULL once it is closed */
     struct wait *opener, *reader, *shutter;
+    struct wait *sender; /* of the string under way: `left` bytes at `data`, on its task's stack */
+    const char *data;
+    size_t left;
     struct wait_link writers;
     enum tls_role role;
     lua_KFunction otherwise; /* goes on in place of a failure to secure it */
@@ -29,6 +33,9 @@ struct box {
     char peer[KEY_ID_SIZE]; /* "" until it is proven */
     char remote[REMOTE_SIZE], local[REMOTE_SIZE];
 };
+
+/* The pipe at stack index 1; throws when that is none. */
+struct box *check_pipe(lua_State *L);
 
 void write_address(const struct sockaddr_storage *address, char out[REMOTE_SIZE]);
 
@@ -46,10 +53,29 @@ void close_box(struct box *box);
 /* A push_failure: `what` and the remote address, as in "connecting to 192.0.2.7:80". */
 int push_pipe_failure(lua_State *L, const struct box *box, int status, const char *what);
 
+int push_closed(lua_State *L);
+
+/* Park the task until it is worth trying again to read (one task at a time) or to write. */
+int park_reader(lua_State *L, struct box *box, double timeout_s, lua_KFunction k);
+int park_writer(lua_State *L, struct box *box, double timeout_s, lua_KFunction k);
+
+/* Pushes at most so many bytes of what is held: box->held is not 0. */
+int push_held(lua_State *L, struct box *box, size_t most);
+
+/* pipe:send_from(fd) -> bytes, when it has ended; pipe:recv_to(fd) -> bytes, at the peer's end */
+int send_from(lua_State *L);
+int recv_to(lua_State *L);
+void open_pour(lua_State *L);
+
 /* Makes what pipe_identity keeps in the registry. */
 void make_identities(lua_State *L);
 
 /* dial{identity, ip, port, expect, role, token, local_ip, local_port, timeout} -> pipe, secured */
 int dial_pipe(lua_State *L);
+
+/* pipe:commit(attempt), pipe:admit(), pipe:refuse([code]) */
+int commit(lua_State *L);
+int admit(lua_State *L);
+int refuse(lua_State *L);
 
 #endif

@@ -232,3 +232,45 @@ int dial_pipe(lua_State *L) {
     box->opener = wait;
     return wait_park(L, wait, timeout_s, detach_opener, box, opened, place);
 }
+
+/* --- the first words ----------------------------------------------------------------------- */
+
+/* pipe:commit(attempt) -> true: of all pipes of this attempt it is the one to keep */
+int commit(lua_State *L) {
+    struct box *box = check_pipe(L);
+    size_t length;
+    const char *attempt = luaL_checklstring(L, 2, &length);
+    luaL_argcheck(L, length == PIPE_ATTEMPT_SIZE, 2, "an attempt is 16 bytes");
+    if (!box->pipe)
+        return push_closed(L);
+    int status = pipe_commit(box->pipe, (const uint8_t *)attempt);
+    if (status != 0)
+        return push_pipe_failure(L, box, status, "committing to");
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int say_verdict(lua_State *L, enum pipe_verdict verdict) {
+    struct box *box = check_pipe(L);
+    if (!box->pipe)
+        return push_closed(L);
+    int status = pipe_admit(box->pipe, verdict);
+    if (status != 0)
+        return push_pipe_failure(L, box, status, "answering");
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* pipe:admit() -> true: the server's side takes the pipe; sending and receiving say so too */
+int admit(lua_State *L) {
+    return say_verdict(L, PIPE_ADMITTED);
+}
+
+/* pipe:refuse([code]) -> true: turns the peer away, which learns the code: "EDENIED" or "EBUSY" */
+int refuse(lua_State *L) {
+    static const char *const codes[] = {"EDENIED", "EBUSY", NULL};
+    static const enum pipe_verdict verdicts[] = {PIPE_DENIED, PIPE_BUSY};
+    int said = say_verdict(L, verdicts[luaL_checkoption(L, 2, "EDENIED", codes)]);
+    close_box(check_pipe(L));
+    return said;
+}

@@ -9,6 +9,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -268,8 +269,22 @@ static _Noreturn void keep_awake(int fd) {
     }
 }
 
+/* paho starts its threads when it first connects, and they inherit this: a signal is the business
+ * of the thread that runs the loop. */
+static int connect_masked(MQTTAsync handle, const MQTTAsync_connectOptions *options) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int result = MQTTAsync_connect(handle, options);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return result;
+}
+
 static void *run_resident(void *unused) {
+    sigset_t all;
     (void)unused;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof(address);
     char id[PAHO_CLIENT_ID_LENGTH + 1];
@@ -283,7 +298,7 @@ static void *run_resident(void *unused) {
         goto out;
     MQTTAsync_connectOptions options = connect_options(0);
     if (MQTTAsync_setCallbacks(resident, NULL, NULL, echoed, NULL) != MQTTASYNC_SUCCESS ||
-        MQTTAsync_connect(resident, &options) != MQTTASYNC_SUCCESS)
+        connect_masked(resident, &options) != MQTTASYNC_SUCCESS)
         goto out;
     struct pollfd ready = {.fd = door, .events = POLLIN};
     while (poll(&ready, 1, RESIDENT_PATIENCE_MS) > 0) {
@@ -410,7 +425,7 @@ int paho_open(struct paho *paho, uv_loop_t *loop, const struct paho_options *opt
     connect.onFailure = connect_failed;
     connect.context = context;
     if (MQTTAsync_setCallbacks(paho->handle, context, lost, arrived, NULL) != MQTTASYNC_SUCCESS ||
-        MQTTAsync_connect(paho->handle, &connect) != MQTTASYNC_SUCCESS)
+        connect_masked(paho->handle, &connect) != MQTTASYNC_SUCCESS)
         post_plain(context, EVENT_DOWN, UV_EIO);
     return 0;
 failed:

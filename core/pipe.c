@@ -153,7 +153,9 @@ static int refusal(const struct pipe *pipe) {
         return 0;
     if (pipe->state == PIPE_FAILED)
         return pipe->error;
-    return pipe->state == PIPE_CLOSING ? ERR_ECLOSED : UV_ENOTCONN;
+    if (pipe->state == PIPE_CLOSING)
+        return ERR_ECLOSED;
+    return UV_ENOTCONN;
 }
 
 /* Seals a part at a time, so that what the socket takes at once never fills the memory. */

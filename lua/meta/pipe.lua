@@ -35,6 +35,22 @@ function pipe:recv(timeout, most) end
 ---@return fun(): string?
 function pipe:lines(longest) end
 
+--- Sends all that comes from a file descriptor, without a script in between: `pipe:send_from(0)` sends standard input.
+--- Returns at its end; the pipe stays open. Fails like `send`, or as reading fails.
+---@param fd integer a descriptor of this process; it stays open, and as it is
+---@return integer? bytes how many
+---@return string? message
+---@return p2pd.Code? code
+function pipe:send_from(fd) end
+
+--- Writes all that arrives to a file descriptor: `pipe:recv_to(1)`. Returns when the peer has said goodbye. Fails like
+--- `recv`, or as writing fails: EPIPE when nobody reads there any more.
+---@param fd integer a descriptor of this process; it stays open, and as it is
+---@return integer? bytes how many
+---@return string? message
+---@return p2pd.Code? code
+function pipe:recv_to(fd) end
+
 --- Ends this direction and waits until all has left: the peer reads what is left, then gets "EOF". Receiving goes on.
 ---@param timeout? number seconds; without one as long as it takes
 ---@return true? done
@@ -45,6 +61,9 @@ function pipe:shutdown(timeout) end
 --- Closes the pipe, at once: tasks that wait for it get ECLOSED. What was sent is still delivered in the background,
 --- for at most 10 seconds.
 function pipe:close() end
+
+--- Closes the pipe without delivering anything more. For a peer that goes on sending when nobody listens any more.
+function pipe:abort() end
 
 --- Turns the peer away and closes the pipe: for one that came out of `accept` and was not used yet. The peer's `recv`
 --- gets the code.

@@ -2,7 +2,6 @@
 local cjson = require "cjson"
 local core = require "p2pd.core"
 local luv = require "luv"
-local stdio = require "p2pd.stdio"
 local task = require "p2pd.task"
 
 local M = { OK = 0, FAILED = 1, USAGE = 2, BROKEN = 3 }
@@ -152,40 +151,24 @@ end
 ---@param pipe userdata
 ---@return integer status, string? message, string? code
 function M.join(pipe)
-  local input, output <close> = stdio.reader(0), stdio.writer(1)
   local tasks <close> = task.group()
   local peer_ended = false
   local sending = tasks:spawn(function()
-    local guard <close> = input -- luacheck: ignore
-    while true do
-      local data, message, code = input:read()
-      if not data and code == "EOF" then
-        local ok, why, what = pipe:shutdown()
-        if ok or peer_ended then return true end -- a peer that has gone does not hear that we end too
-        return nil, why, what
-      end
-      if not data then return nil, message, code end
-      local ok
-      ok, message, code = pipe:send(data)
-      if not ok then return nil, message, code end
-    end
+    local sent, message, code = pipe:send_from(0)
+    if not sent then return nil, message, code end
+    local ok, why, what = pipe:shutdown()
+    if ok or peer_ended then return true end -- a peer that has gone does not hear that we end too
+    return nil, why, what
   end)
-  while true do
-    local data, message, code = pipe:recv()
-    if not data and code == "EOF" then break end
-    if not data then return M.BROKEN, message, code end
-    local ok
-    ok, message, code = output:write(data)
-    if not ok then
-      pipe:close()
-      return M.BROKEN, message, code
-    end
+  local received, message, code = pipe:recv_to(1)
+  if not received then
+    if code == "EPIPE" then pipe:abort() end -- nobody is left to read what the peer goes on sending
+    return M.BROKEN, message, code
   end
   peer_ended = true
-  output:flush()
   if luv.guess_handle(0) == "tty" then return M.OK end -- the person need not end the input by hand
-  local ok, message, code = sending:wait()
-  if not ok then return M.BROKEN, message, code end
+  local ok, why, what = sending:wait()
+  if not ok then return M.BROKEN, why, what end
   return M.OK
 end
 

@@ -1,6 +1,5 @@
 -- stdio: standard input and output as tasks use them, whatever lies behind: a terminal, a pipe, a socket or a file.
 local luv = require "luv"
-local core = require "p2pd.core"
 local task = require "p2pd.task"
 
 local M = {}
@@ -18,7 +17,6 @@ local function open_stream(fd)
       stream:close()
       return nil, message, code
     end
-    core.stdio.widen(fd)
     return stream
   end
   return nil -- a file: reading and writing it never waits for long

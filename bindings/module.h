@@ -23,5 +23,6 @@ int open_pipe(lua_State *L);
 int open_listener(lua_State *L);
 int open_nic(lua_State *L);
 int open_stun(lua_State *L);
+int open_router(lua_State *L);
 
 #endif

@@ -14,10 +14,11 @@ local MAX_LINES, MAX_C_COLUMNS = 500, 100
 local LAYERS = {
   { "err", "log" },
   { "ip", "bytes", "crypto", "suite", "warm", "bucket" },
-  { "key", "seal", "derive", "addr", "stun_msg", "turn_msg", "ntp_msg", "mqtt_frame", "nat", "nat_model" },
-  { "loop", "timers", "tcp", "udp", "dns", "nic", "clock", "machine", "identity" },
+  { "key", "seal", "derive", "addr", "stun_msg", "turn_msg", "ntp_msg", "mqtt_frame", "nat", "nat_model", "packet",
+    "link" },
+  { "loop", "wire", "timers", "tcp", "udp", "dns", "nic", "clock", "machine", "identity" },
   { "tls", "stream", "paho", "inbox", "outbox", "uplink", "mqtt", "signal" },
-  { "stun", "turn", "portmap", "punch", "pipe", "listener" },
+  { "stun", "turn", "portmap", "punch", "pipe", "listener", "router" },
 }
 
 local function case(name, problems)

@@ -1,0 +1,60 @@
+/* link: one direction of a link, as packets live it: delay, jitter, loss, duplicates, changes of
+ * order, a rate with a queue before it, and the cable that is pulled.
+ *
+ * Provides  struct link: packets in, and the same ones out when their time has come
+ * Uses      nothing of ours
+ * Owns      copies of the packets, in a pool that grows as needed and is used again
+ * Pure: time (ns of a clock that does not go back) and the seed of all chance are arguments. */
+#ifndef CORE_LINK_H
+#define CORE_LINK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LINK_PACKET_SIZE 1520     /* an Ethernet frame with an MTU of 1500 and a tag (802.1Q) */
+#define LINK_PACKETS 32768        /* at most, wherever they are on the link: 50 MB */
+#define LINK_QUEUE_NS 100000000   /* what waits for its turn when there is a rate: 100 ms, */
+#define LINK_QUEUE_PACKETS 16     /* or so many packets, if that is more */
+#define LINK_HELD_BACK_NS 3000000 /* how much later a packet comes that changes its place: 3 ms */
+
+struct link_config {
+    uint64_t delay_ns;
+    uint64_t jitter_ns; /* the delay varies by up to so much, either way; the order stays */
+    double loss, duplicate, reorder; /* shares of the packets, 0 to 1, each by itself */
+    uint64_t rate;                   /* bits per second; 0 is no limit */
+    bool down;                       /* the cable is pulled: what is on its way is lost too */
+};
+
+/* What becomes of a packet. */
+enum link_fate {
+    LINK_QUEUED,
+    LINK_DUPLICATED, /* it will come twice */
+    LINK_REORDERED,  /* it will come late */
+    LINK_LOST,       /* by chance */
+    LINK_FULL,       /* it found the queue full (tail drop) */
+    LINK_DOWN,
+};
+#define LINK_FATES 6
+
+struct link;
+
+int link_new(uint64_t seed, struct link **out); /* without delay, loss and limit */
+void link_free(struct link *link);
+
+/* Holds for what is pushed from now on; what is on its way keeps its time, and nothing overtakes
+ * it because the delay has become less. */
+void link_configure(struct link *link, const struct link_config *config);
+
+/* Packets longer than LINK_PACKET_SIZE are LINK_LOST. */
+enum link_fate link_push(struct link *link, uint64_t now_ns, const uint8_t *bytes, size_t length);
+
+/* The next packet whose time has come, or NULL. It is the caller's, to read and write, until the
+ * next call for this link. */
+uint8_t *link_pop(struct link *link, uint64_t now_ns, size_t *length);
+
+uint64_t link_next_due(const struct link *link); /* UINT64_MAX when it is empty */
+unsigned link_count(const struct link *link);    /* packets on their way */
+void link_flush(struct link *link);
+
+#endif

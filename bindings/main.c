@@ -10,6 +10,7 @@
 #include <lualib.h>
 #include <luv/luv.h>
 #include <malloc.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -206,6 +207,10 @@ int main(int argc, char **argv) {
     open_standard_streams();
     mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD);
     mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD);
+    mallopt(M_ARENA_MAX,
+            1); /* paho's threads do little: heaps of their own would only cost memory */
+    /* Of OpenSSL's sentences only those about TLS are shown to anybody. */
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS, NULL);
     lua_State *L = luaL_newstate();
     if (!L) {
         fprintf(stderr, "p2pd-lua: not enough memory to start\n");

@@ -205,12 +205,15 @@ static void nat_field(lua_State *L, struct nat_config *out) {
     lua_pop(L, 1);
 }
 
+/* A firewall lets in what was asked for and nothing else, as routers with Linux do: RFC 6092,
+ * REC-11 and REC-33, leave the choice. */
 static void ipv6_field(lua_State *L, struct router_config *out) {
     int word = word_field(L, "ipv6", ipv6_words, IPV6_FIREWALL);
     nat_config_firewall(&out->ipv6);
     out->no_ipv6 = word == IPV6_NONE;
-    for (int i = 0; word == IPV6_OPEN && i < NAT_PROTOCOLS; i++)
-        out->ipv6.protocols[i].filtering = NAT_UNFILTERED;
+    for (int i = 0; i < NAT_PROTOCOLS; i++)
+        out->ipv6.protocols[i].filtering =
+            word == IPV6_OPEN ? NAT_UNFILTERED : NAT_ADDRESS_AND_PORT_DEPENDENT;
 }
 
 static void link_field(lua_State *L, const char *key, struct link_config *out) {

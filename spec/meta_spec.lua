@@ -127,6 +127,7 @@ local function at_run_time()
     task = debug.getregistry()["p2pd.task"].__index, pipe = core.pipe.methods,
     group = getmetatable(p2pd.group()).__index, channel = getmetatable(p2pd.channel()).__index,
     report = getmetatable(report.new()).__index,
+    lab = require "p2pd.lab", net = require("p2pd.lab").methods, host = require("p2pd.lab.host").methods,
   }
   p2pd.pipeline.run({
     name = "look",

@@ -42,20 +42,40 @@ local function number(text, name, range)
   return value
 end
 
+local help_alone = { common[#common] }
+
+-- The words `key=value` that follow an option.
+local function pairs_at(arguments, place)
+  local words = {}
+  while (arguments[place] or ""):find "^[%w_.]+=" do
+    words[#words + 1] = arguments[place]
+    place = place + 1
+  end
+  return words, place
+end
+
 --- Parses the arguments of a program. Where the program should end instead, returns nil and its exit status.
----@param program {name: string, usage: string, about: string, options: table[], operands: integer}
+---
+--- An option is { "--name", VALUE or nil, text }, with `range` or `check` for its value; one with `pairs` may come
+--- several times and takes the words `key=value` that follow: its value is a list of { VALUE, words… }. A program with
+--- `bare` has no options but its own and --help. One with `command` takes a command after its operands (or after
+--- "--"), all of which is that command's; one with `pairs` takes words `key=value` there. `optional` is how many of the
+--- operands may be missing.
+---@param program {name: string, usage: string, about: string, options: table[]?, operands: integer?,
+---                optional: integer?, bare: boolean?, command: boolean?, pairs: boolean?, epilogue: string?}
 ---@param arguments string[]
----@return table? values option values by name without dashes, operands by position
+---@return table? values option values by name without dashes, operands by position; `command`, `pairs`
 ---@return integer? status
 function M.parse(program, arguments)
   local options, known = {}, {}
-  for _, list in ipairs { program.options or {}, common } do
+  for _, list in ipairs { program.options or {}, program.bare and help_alone or common } do
     for _, option in ipairs(list) do
       options[#options + 1] = option
       known[option[1]] = option
     end
   end
   local values, place, only_operands = {}, 1, false
+  local operands = program.operands or 0
   local function usage(message)
     io.stderr:write(("p2pd-lua %s: %s\nusage: p2pd-lua %s\n"):format(program.name, message, program.usage))
     return nil, M.USAGE
@@ -64,7 +84,15 @@ function M.parse(program, arguments)
     local argument = arguments[place]
     local name, value = argument:match "^(%-%-[%w-]+)=(.*)$"
     local option = known[name or argument]
-    if only_operands or argument:sub(1, 1) ~= "-" or argument == "-" then
+    local is_operand = only_operands or argument:sub(1, 1) ~= "-" or argument == "-"
+    if program.command and (argument == "--" or is_operand and #values == operands) then
+      values.command = table.move(arguments, argument == "--" and place + 1 or place, #arguments, 1, {})
+      break
+    elseif program.pairs and is_operand and #values == operands then
+      values.pairs, place = pairs_at(arguments, place)
+      if #values.pairs == 0 then return usage(("'%s' is no KEY=VALUE"):format(argument)) end
+      place = place - 1
+    elseif is_operand then
       values[#values + 1] = argument
     elseif argument == "--" then
       only_operands = true
@@ -85,15 +113,20 @@ function M.parse(program, arguments)
       if option.range then value, why = number(value, option[1], option.range) end
       if option.check then value, why = option.check(value) end
       if why then return usage(why) end
-      values[option[1]:sub(3)] = value or true
+      local key = option[1]:sub(3)
+      if option.pairs then
+        local words, after = pairs_at(arguments, place + 1)
+        table.insert(words, 1, value)
+        place, value = after - 1, values[key] or {}
+        value[#value + 1] = words
+      end
+      values[key] = value or true
     end
     place = place + 1
   end
-  local operands = program.operands or 0
-  if #values ~= operands then
-    return usage(#values < operands and "an operand is missing"
-      or ("'%s' is one operand too many"):format(values[operands + 1]))
-  end
+  if #values > operands then return usage(("'%s' is one operand too many"):format(values[operands + 1])) end
+  if #values < operands - (program.optional or 0) then return usage "an operand is missing" end
+  if program.command and #(values.command or {}) == 0 then return usage "a command is missing" end
   return values
 end
 

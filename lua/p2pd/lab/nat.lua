@@ -233,7 +233,7 @@ local wide = {
 -- The RFCs' recommendations, where there are some: paired (REQ-2), with hairpinning (REQ-9 of RFC 4787).
 local defaults = {
   nat = "port-restricted/equal", addresses = 1, pairing = "paired", hairpin = true, noise = 0, table = TABLE,
-  time_scale = 1, ipv6 = "firewall", delay_ms = 0, jitter_ms = 0, loss = 0, duplicate = 0, reorder = 0,
+  time_scale = 1, delay_ms = 0, jitter_ms = 0, loss = 0, duplicate = 0, reorder = 0,
   rate_mbit = 0, up = true, portmap = false,
 }
 
@@ -393,7 +393,8 @@ function M.configuration(options, external, inside)
     delay_ms = options.delay_ms, jitter_ms = options.jitter_ms, loss = options.loss, duplicate = options.duplicate,
     reorder = options.reorder, rate_mbit = options.rate_mbit, up = options.up,
   }
-  return { nat = nat, ipv6 = options.ipv6, inside = inside, out = link, ["in"] = link }
+  local ipv6 = options.ipv6 or base.type == "open" and "open" or "firewall"
+  return { nat = nat, ipv6 = ipv6, inside = inside, out = link, ["in"] = link }
 end
 
 return M

@@ -1,0 +1,340 @@
+-- lab: networks with every kind of NAT, on one machine: `require "p2pd.lab"`.
+local luv = require "luv"
+local task = require "p2pd.task"
+local host = require "p2pd.lab.host"
+local needs = require "p2pd.lab.needs"
+local state = require "p2pd.lab.state"
+local timeline = require "p2pd.lab.timeline"
+local topology = require "p2pd.lab.topology"
+local wire = require "p2pd.lab.wire"
+
+local M = {}
+
+local PATIENCE = 30     -- seconds that a lab may take to come up, or a request to be answered
+local FAREWELL = 3      -- seconds that a lab may take to go by itself
+local ATTEMPTS = 5      -- to get a name whose last lab is just being cleaned up after
+local PRIVATE, PRIVATE_FILE = 448, 384 -- 0700, 0600
+
+-- The first process of the lab's pid namespace: it starts the keeper, takes in the orphans, and leaves nothing behind.
+-- Where it stands in /proc is read before the namespace has a /proc of its own. $0 is the program, $1 the folder in
+-- which the lab begins, $2 the one that it gets.
+local FIRST_PROCESS = [[
+set -e
+read -r P2PD_LAB_STAT </proc/self/stat
+export P2PD_LAB_STAT
+mount -t proc proc /proc
+mount -t tmpfs -o mode=700 lab "$1/inside"
+exec 3<&0
+"$0" -E lab keeper <&3 3<&- &
+exec 3<&- >&-
+wait $! || :
+for mine in "$2"/keeper."${P2PD_LAB_STAT%% *}".*; do
+  [ -e "$mine" ] || exit 0
+  umount -l "$2/inside"
+  rm -f "$mine" "$2/socket" "$2/log"
+  rmdir "$2/inside" "$2"
+done
+]]
+
+local lab = {}
+lab.__index = lab
+lab.__name = "p2pd.lab"
+
+M.methods = lab -- for spec/meta_spec.lua
+
+local count = 0
+
+local function own_name()
+  count = count + 1
+  return ("lua-%d-%d"):format(luv.os_getpid(), count)
+end
+
+-- The program and the folder of labs, which everything needs.
+local function new(name)
+  local self = setmetatable({ name = name, changed = task.condition() }, lab)
+  local ok, message, code = needs.outside()
+  if not ok then return nil, message, code end
+  self.program, message, code = needs.program()
+  if not self.program then return nil, message, code end
+  self.folder, message, code = state.folder()
+  if not self.folder then return nil, message, code end
+  return self
+end
+
+-- Beginning -----------------------------------------------------------------------------------------------------------
+
+local function environment()
+  local variables = luv.os_environ()
+  variables.PATH, variables.P2PD_LUA = needs.path(), needs.source()
+  local list = {}
+  for name, value in pairs(variables) do list[#list + 1] = name .. "=" .. value end
+  return list
+end
+
+local function spawn(self, begun, path)
+  local log = assert(luv.fs_open(begun .. "/log", "a", PRIVATE_FILE))
+  local input, output = luv.new_pipe(false), luv.new_pipe(false)
+  local words = { "--fork", "--pid", "--kill-child", "--mount", "--net", "--uts", "--ipc" }
+  if luv.getuid() ~= 0 then table.move({ "--user", "--map-root-user" }, 1, 2, #words + 1, words) end
+  table.move({ "sh", "-c", FIRST_PROCESS, self.program, begun, path }, 1, 6, #words + 1, words)
+  local message, code
+  self.handle, message, code = luv.spawn("unshare", {
+    args = words, env = environment(), cwd = "/", detached = true, stdio = { input, output, log },
+  }, function()
+    self.handle:close()
+    self.ended = true
+    self.changed:signal()
+  end)
+  luv.fs_close(log)
+  self.keeper = wire.wrap(output, input)
+  if self.handle then return true end
+  self.keeper:close()
+  return nil, ("%s: cannot start unshare: %s"):format(code, message), code
+end
+
+local function last_words(path)
+  local last
+  local file = io.open(path)
+  if not file then return nil end
+  for line in file:lines() do
+    if line:find "%S" then last = line end
+  end
+  file:close()
+  return last
+end
+
+-- The keeper ended before it could say why.
+local function explain(begun)
+  local said = last_words(begun .. "/log") or "it says nothing"
+  if said:find "^unshare: unshare failed" or said:find "^unshare: write failed" then
+    return nil, needs.refusal(said), "EPERM"
+  end
+  return nil, "EIO: the lab did not come up: " .. said, "EIO"
+end
+
+local function await_keeper(self, begun, path, options)
+  self.keeper:send { folder = begun, path = path, program = self.program, options = options }
+  local answer, message, code = self.keeper:recv(PATIENCE)
+  if answer and answer.ok then return true end
+  if answer then return nil, answer.message, answer.code, answer.taken end
+  if code == "ETIMEDOUT" then return nil, "ETIMEDOUT: the lab did not come up: " .. message, code end
+  return explain(luv.fs_stat(begun) and begun or path)
+end
+
+-- Whatever leaves the scope of a beginning before it is up ends what has begun.
+local function abandon(self)
+  if self.up then return end
+  if self.keeper then self.keeper:close() end
+  while self.handle and not self.ended do self.changed:wait() end
+  if self.begun and luv.fs_stat(self.begun) then state.abandon(self.begun) end
+  state.tidy(self.folder)
+end
+
+-- One attempt. The last result says that the name was taken in between.
+local function begin(self, options)
+  local path = self.folder .. "/" .. self.name
+  local found = state.look(self.folder, self.name)
+  if found and found.alive and not (found.leaving and state.await_end(found.identity, FAREWELL)) then
+    return nil, ("EBUSY: a lab '%s' runs already; `p2pd-lua lab down %s` ends it"):format(self.name, self.name), "EBUSY"
+  end
+  if found then state.clean(found) end
+  local _ <close> = setmetatable({}, { __close = function() abandon(self) end })
+  self.ended = false
+  local message, code
+  self.begun, message, code = state.begin(self.folder)
+  if not self.begun then return nil, message, code end
+  luv.fs_mkdir(self.begun .. "/inside", PRIVATE)
+  local ok, taken
+  ok, message, code = coroutine.wrap(spawn)(self, self.begun, path)
+  if ok then ok, message, code, taken = await_keeper(self, self.begun, path, options) end
+  if not ok then return nil, message, code, taken end
+  found = state.look(self.folder, self.name)
+  self.identity, self.up = found and found.identity, true
+  if self.identity then return self end
+  return nil, "EIO: the lab is gone", "EIO"
+end
+
+--- Makes a lab: see p2pd.LabOptions.
+function M.up(options)
+  options = options or {}
+  local plan, message, code = topology.plan(options)
+  if not plan then return nil, message, code end
+  local ok
+  ok, message, code = needs.check(plan)
+  if not ok then return nil, message, code end
+  local self
+  self, message, code = new(options.name or own_name())
+  if not self then return nil, message, code end
+  local made, taken
+  for attempt = 1, ATTEMPTS do
+    made, message, code, taken = begin(self, options)
+    if not taken then break end
+    task.sleep(0.02 * attempt)
+  end
+  if not made then return nil, message, code end
+  self.owned = true
+  if options.stay then self:stay() end
+  return self
+end
+
+--- Finds a lab that runs.
+function M.attach(name)
+  if not topology.is_name(name) then
+    return nil, ("EINVAL: '%s' cannot be a lab's name"):format(tostring(name)), "EINVAL"
+  end
+  local self, message, code = new(name)
+  if not self then return nil, message, code end
+  local found = state.look(self.folder, name)
+  if found and found.alive and not found.leaving then
+    self.identity = found.identity
+    return self
+  end
+  if found and not found.alive then state.clean(found) end
+  local names = M.list() or {}
+  return nil, ("ENOENT: no lab '%s' runs; %s"):format(name, #names > 0 and "there is " .. table.concat(names, ", ")
+    or ("`p2pd-lua lab up %s` makes one"):format(name)), "ENOENT"
+end
+
+--- The names of the labs that run.
+function M.list()
+  local folder, message, code = state.folder()
+  if not folder then return nil, message, code end
+  local names = {}
+  for i, found in ipairs(state.list(folder)) do names[i] = found.name end
+  state.tidy(folder)
+  return names
+end
+
+-- Asking --------------------------------------------------------------------------------------------------------------
+
+local function ask(self, question)
+  if self.closed then return nil, "ECLOSED: the lab is down", "ECLOSED" end
+  local path, directory = state.socket(self.folder .. "/" .. self.name)
+  if not path then return nil, ("ECLOSED: the lab '%s' has gone"):format(self.name), "ECLOSED" end
+  local connected, message, code = wire.connect(path)
+  luv.fs_close(directory)
+  if not connected then return nil, message, code end
+  local _ <close> = connected
+  local answer
+  answer, message, code = connected:ask(question, PATIENCE)
+  if not answer then return nil, message, code end
+  if not answer.ok then return nil, answer.message, answer.code end
+  answer.ok = nil
+  return answer
+end
+
+--- A host.
+function lab:host(name)
+  local told, message, code = ask(self, { ["do"] = "host", name = name })
+  if not told then return nil, message, code end
+  return host.new(self, name, told)
+end
+
+--- What there is.
+function lab:status()
+  return ask(self, { ["do"] = "status" })
+end
+
+local function done(answer, message, code)
+  if answer then return true end
+  return nil, message, code
+end
+
+--- Changes a router while it runs.
+function lab:set(router, options)
+  if type(options) ~= "table" then error("a router's options are a table, not a " .. type(options), 2) end
+  return done(ask(self, { ["do"] = "set", router = router, options = options }))
+end
+
+--- Pulls a router's cable out.
+function lab:cut(router)
+  return self:set(router, { up = false })
+end
+
+--- Puts it back.
+function lab:mend(router)
+  return self:set(router, { up = true })
+end
+
+--- Ends a server at once, and starts it again.
+function lab:restart(server)
+  return done(ask(self, { ["do"] = "restart", server = server }))
+end
+
+--- What a router has counted.
+function lab:stats(router)
+  local answer, message, code = ask(self, { ["do"] = "stats", router = router })
+  if not answer then return nil, message, code end
+  return answer.stats
+end
+
+--- What the routers did, as text.
+function lab:timeline(since)
+  local answer, message, code = ask(self, { ["do"] = "timeline", since = since })
+  if not answer then return nil, message, code end
+  return timeline.render(answer.events), answer.now
+end
+
+-- Adds the timeline to an error, which may be one of busted's.
+local function with_timeline(self, err)
+  local text = "\nThe lab's timeline:\n" .. (self:timeline() or "(it is gone)")
+  if type(err) == "table" and type(err.message) == "string" then
+    err.message = err.message .. text
+    return err
+  end
+  return type(err) == "string" and err .. text or err
+end
+
+--- Runs a function; an error in it gets the timeline.
+function lab:guard(f, ...)
+  local results = table.pack(pcall(f, ...))
+  if results[1] then return table.unpack(results, 2, results.n) end
+  local err = results[2]
+  if not task.is_cancelled(err) then err = with_timeline(self, err) end
+  error(err, 0)
+end
+
+-- Ending --------------------------------------------------------------------------------------------------------------
+
+--- Lets the lab outlive this process.
+function lab:stay()
+  if not self.owned then return end
+  self.owned = false
+  self.keeper:send { stay = true }
+  -- What was sent has gone out before the handles are closed: closing cancels nothing that fits into the pipe.
+  self.keeper:close()
+  if not self.ended then self.handle:close() end
+end
+
+--- Ends the lab, and waits until nothing is left of it.
+function lab:down()
+  if self.closed then return true end
+  local _, message, code = ask(self, { ["do"] = "down" })
+  self.closed = true
+  if self.owned then self.keeper:close() end
+  if not state.await_end(self.identity, FAREWELL) then
+    luv.kill(self.identity.pid, "sigkill")
+    if not state.await_end(self.identity, FAREWELL) then
+      return nil, message or "EIO: the lab does not end", code or "EIO"
+    end
+  end
+  while self.owned and not self.ended do self.changed:wait() end
+  self.owned = false
+  local found = state.look(self.folder, self.name)
+  if found and not found.alive then state.clean(found) end
+  state.tidy(self.folder)
+  return true
+end
+
+--- Ends the lab where it is this program's own; else it goes on.
+function lab:close()
+  if self.owned then self:down() end
+end
+
+lab.__close = lab.close
+
+function lab:__tostring()
+  return ("lab %s%s"):format(self.name, self.closed and " (down)" or "")
+end
+
+return M

@@ -35,13 +35,13 @@ run      = $(Q)$(LUA) $(1) --build $(BUILD)
 
 all: $(BUILD)/p2pd-lua $(BUILD)/p2pd.so ## build the program and the library (the default)
 
-demo: ## install what is missing, build, and let two nodes meet
-	@sh spec/support/packages.sh build demo
+demo: ## install what is missing, build, and let two nodes meet behind routers
+	@sh spec/support/packages.sh build demo lab
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)$(BUILD)/p2pd-lua demo
 
 check: ## install what is missing, build, and run all tests, sanitizers and lint
-	@sh spec/support/packages.sh build demo test
+	@sh spec/support/packages.sh build demo lab test
 	$(call run,spec/check.lua)
 
 bench: ## measure against Node.js, socat and plain C (ONLY=pipe,echo,… JSON=file RUNS=3)
@@ -89,7 +89,7 @@ clean: ## remove what was built
 	$(Q)rm -rf $(BUILD) compile_commands.json
 
 packages: ## install all that building, demo, tests and bench need
-	@sh spec/support/packages.sh build demo test bench fuzz
+	@sh spec/support/packages.sh build demo lab test bench fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z_.]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 24

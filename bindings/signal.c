@@ -98,9 +98,16 @@ int push_signal_closed(lua_State *L) {
     return push_failure(L, ERR_ECLOSED, "signal");
 }
 
-/* new { identity= } */
+static int64_t check_milliseconds(lua_State *L, int value, int arg) {
+    int is_number;
+    lua_Number seconds = lua_tonumberx(L, value, &is_number);
+    luaL_argcheck(L, is_number && seconds > -1e12 && seconds < 1e12, arg, "a number of seconds");
+    return (int64_t)(seconds * 1000);
+}
+
+/* new { identity=, [clock_error=] }: in seconds, what is added to the machine's clock */
 static int new_signal(lua_State *L) {
-    static const char *const keys[] = {"identity", NULL};
+    static const char *const keys[] = {"identity", "clock_error", NULL};
     check_options(L, 1, keys);
     lua_settop(L, 1);
     lua_getfield(L, 1, "identity");
@@ -108,12 +115,19 @@ static int new_signal(lua_State *L) {
     struct key *key = check_key(L, 2);
     if (!key)
         return push_failure(L, ERR_ECLOSED, "identity");
+    int64_t clock_error_ms =
+        lua_getfield(L, 1, "clock_error") == LUA_TNIL ? 0 : check_milliseconds(L, -1, 1);
     struct signaling *signaling = lua_newuserdatauv(L, sizeof(*signaling), 0);
     memset(signaling, 0, sizeof(*signaling));
     wait_list_init(&signaling->receivers);
     luaL_setmetatable(L, SIGNAL_TYPE);
     struct signal_options options = {
-        .key = key, .on_message = on_message, .on_stale = on_stale, .arg = signaling};
+        .key = key,
+        .on_message = on_message,
+        .on_stale = on_stale,
+        .arg = signaling,
+        .clock_error_ms = clock_error_ms,
+    };
     int status = signal_new(wait_loop(L), &options, &signaling->signal);
     return status ? push_failure(L, status, "signal") : 1;
 }
@@ -132,9 +146,7 @@ static int signal_send_method(lua_State *L) {
     luaL_argcheck(L, node_id_parse(to_text, to_length, to) == 0, 2, "a node id");
     if (!signaling->signal)
         return push_signal_closed(L);
-    lua_Number skew = luaL_optnumber(L, 5, 0);
-    luaL_argcheck(L, skew > -1e12 && skew < 1e12, 5, "a number of seconds");
-    int64_t skew_ms = (int64_t)(skew * 1000);
+    int64_t skew_ms = lua_isnoneornil(L, 5) ? 0 : check_milliseconds(L, 5, 5);
     int taken = signal_send(signaling->signal, to, body, length, skew_ms, links, count, id);
     if (taken < 0)
         return push_failure(L, taken, "cannot send to %s", to_text);
@@ -194,11 +206,10 @@ static int signal_counters_method(lua_State *L) {
 /* signal:set_clock_offset(seconds): what must be added to this machine's clock */
 static int signal_set_clock_offset_method(lua_State *L) {
     const struct signaling *signaling = check_open_signal(L);
-    lua_Number seconds = luaL_checknumber(L, 2);
-    luaL_argcheck(L, seconds > -1e12 && seconds < 1e12, 2, "a number of seconds");
+    int64_t offset_ms = check_milliseconds(L, 2, 2);
     if (!signaling->signal)
         return push_signal_closed(L);
-    signal_set_clock_offset(signaling->signal, (int64_t)(seconds * 1000));
+    signal_set_clock_offset(signaling->signal, offset_ms);
     lua_pushboolean(L, 1);
     return 1;
 }

@@ -50,15 +50,19 @@ struct signal {
     uint8_t buffer[SEAL_MAX_MESSAGE];
 };
 
-static uint64_t wall_ms(void) {
+static uint64_t not_negative(int64_t ms) {
+    return ms > 0 ? (uint64_t)ms : 0;
+}
+
+static uint64_t wall_ms(const struct signal_options *options) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return not_negative((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 +
+                        options->clock_error_ms);
 }
 
 static uint64_t corrected_ms(const struct signal *signal) {
-    int64_t now = (int64_t)wall_ms() + signal->offset_ms;
-    return now > 0 ? (uint64_t)now : 0;
+    return not_negative((int64_t)wall_ms(&signal->options) + signal->offset_ms);
 }
 
 /* ---- opening ---- */
@@ -88,7 +92,8 @@ static void open_one(struct signal *signal, const struct unopened *unopened) {
     struct seal_message message;
     int64_t skew_ms = 0;
     int status = inbox_open(signal->inbox, signal->options.key, unopened->bytes, unopened->length,
-                            wall_ms(), signal->offset_ms, signal->buffer, &message, &skew_ms);
+                            wall_ms(&signal->options), signal->offset_ms, signal->buffer, &message,
+                            &skew_ms);
     if (status == 0)
         signal->options.on_message(signal->options.arg, &message);
     else if (status == ERR_ESTALE && bucket_take(&signal->stale, uv_now(signal->idle.loop)))
@@ -278,7 +283,7 @@ int signal_new(uv_loop_t *loop, const struct signal_options *options, struct sig
     struct signal *signal = calloc(1, sizeof(*signal));
     if (!signal)
         return UV_ENOMEM;
-    int status = inbox_new(wall_ms(), &signal->inbox);
+    int status = inbox_new(wall_ms(options), &signal->inbox);
     if (status) {
         free(signal);
         return status;

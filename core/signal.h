@@ -30,6 +30,7 @@ struct signal_options {
      * few a second at most. */
     void (*on_stale)(void *arg, const struct seal_message *message, int64_t skew_ms);
     void *arg;
+    int64_t clock_error_ms; /* added to what the machine's clock says, to try wrong clocks */
 };
 
 struct signal_link_options {
@@ -64,7 +65,7 @@ int signal_send(struct signal *signal, const uint8_t to[KEY_PUBLIC_SIZE], const 
                 size_t length, int64_t skew_ms, struct signal_link *const links[], size_t count,
                 uint8_t id[SEAL_ID_SIZE]);
 
-/* What must be added to this machine's clock. */
+/* What must be added to this machine's clock, its error included. */
 void signal_set_clock_offset(struct signal *signal, int64_t offset_ms);
 
 /* Counts of all links, of those that are gone too. */

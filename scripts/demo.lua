@@ -1,4 +1,5 @@
--- Show the main job: two nodes, each a process of its own, meet through a broker and talk.
+-- Show the main job: two nodes, each a process of its own, meet through a broker and talk. They are on two computers of
+-- a lab, behind a router each; where no lab can be had, on loopback.
 local cjson = require "cjson"
 local luv = require "luv"
 local cli = require "p2pd.cli"
@@ -7,10 +8,21 @@ local process = require "p2pd.process"
 local stdio = require "p2pd.stdio"
 
 local program = {
-  name = "demo",
+  name = "demo", bare = true,
   usage = "demo [option...]",
-  about = "Starts a real broker (mosquitto) on a free loopback port and a second node as a process of\n"
-    .. "its own, connects to it while telling how, and lets you type to it. Leaves nothing behind.",
+  about = "Lets two nodes meet, and lets you type from the one to the other. They run on two computers\n"
+    .. "of a lab (see `p2pd-lua lab --help`), 20 ms from its servers and 40 ms from each other; one of\n"
+    .. "them is behind a router that lets nobody in. Leaves nothing behind.",
+  options = {
+    { "--loopback", nil, "without a lab: both nodes and a broker on loopback" },
+    { "--json", nil, "tell each event as one JSON object a line on standard error, too" },
+  },
+}
+
+-- How the demo calls itself on the computer that connects.
+local visitor = {
+  name = "demo", bare = true, usage = "demo", about = "",
+  options = { { "--meet", "ADDRESS", "" }, { "--json", nil, "" } },
 }
 
 local LINES = {
@@ -18,6 +30,8 @@ local LINES = {
   "these lines go to the other node and come back",
   "over a connection that both ends have proven",
 }
+local LINK_MS = 10 -- each way, of each computer
+local SHOWN = 8    -- of the packets that the routers decided about
 
 -- A signal may break into a task at any step, but not into a coroutine that it runs: no folder is left behind.
 local function make_folder(folder)
@@ -70,14 +84,7 @@ local function broker_listens(broker)
   return nil, "mosquitto ended before it listened"
 end
 
--- The second node: the program itself, as `listen --echo`.
-local function start_peer(folder)
-  return process.start {
-    luv.exepath(), "listen", "--echo", "--bind", "127.0.0.1", "--key", folder .. "/peer.pem",
-    "--settings", folder .. "/settings.lua",
-  }
-end
-
+-- The second node: the program itself, as `listen --echo`. Returns its address, when it has one.
 local function address_of(peer)
   for line in peer:lines() do
     local address = line:match "^address (.+)$"
@@ -116,43 +123,98 @@ local function type_to(pipe)
   end
 end
 
-local function main(arguments)
-  local options, status = cli.parse(program, arguments)
-  if not options then return status end
-  local tell = cli.teller(options.json)
-  local mosquitto = find_mosquitto()
-  if not mosquitto then
-    return cli.fail(tell, program.name, "mosquitto is not installed; `apt-get install mosquitto` brings it", "ENOENT")
-  end
-  local folder <close> = setmetatable({}, { __close = coroutine.wrap(remove_folder) })
-  local made, message, code = coroutine.wrap(make_folder)(folder)
-  if not made then return cli.fail(tell, program.name, message, code) end
-  local port = free_port()
-  local broker <close>, not_started = start_broker(folder.path, mosquitto, port)
-  if not broker then return cli.fail(tell, program.name, not_started, "ENOENT") end
-  local listens, no_broker = broker_listens(broker)
-  if not listens then return cli.fail(tell, program.name, no_broker, "EIO") end
-  say("mosquitto listens on 127.0.0.1:%d", port)
-  write_file(folder.path .. "/settings.lua",
-    ("return { mqtt = {{ host = \"127.0.0.1\", port = %d }}, stun = {}, ntp = {} }\n"):format(port))
-  local peer <close>, no_peer = start_peer(folder.path)
-  if not peer then return cli.fail(tell, program.name, no_peer, "ENOENT") end
-  local address, no_address = address_of(peer)
-  if not address then return cli.fail(tell, program.name, no_address, "EIO") end
-  say("the second node's address is %s", address)
-  local node <close>, why, why_code = p2pd.node {
-    settings = folder.path .. "/settings.lua", key = folder.path .. "/own.pem", bind = "127.0.0.1",
-  }
+-- The part of the node that connects.
+local function meet(address, options, json)
+  local tell = cli.teller(json)
+  local node <close>, why, why_code = p2pd.node(options)
   if not node then return cli.fail(tell, program.name, why, why_code) end
   say("this node's address is       %s", node:address())
   say("connecting:")
-  local pipe <close>, failed = connect(node, address, tell, options.json)
+  local pipe <close>, failed = connect(node, address, tell, json)
   if not pipe then return failed end
   for _, line in ipairs(LINES) do exchange(pipe, line) end
   if luv.guess_handle(0) == "tty" then type_to(pipe) end
   pipe:shutdown()
-  say("done")
   return cli.OK
+end
+
+-- In a lab ------------------------------------------------------------------------------------------------------------
+
+-- What the routers made of the SYNs that the two nodes sent each other.
+local function show_packets(net)
+  local shown = 0
+  for line in (net:timeline() or ""):gmatch "[^\n]+" do
+    if line:find " tcp .- S " and not line:find("30.1.0.", 1, true) and shown < SHOWN then
+      if shown == 0 then say "what the routers did with their packets, by seconds since the lab was up:" end
+      shown = shown + 1
+      say("  %s", (line:gsub("%s+", " "):gsub("^ ", "")))
+    end
+  end
+end
+
+local function in_lab(net, json)
+  local status = assert(net:status())
+  local open, closed = table.unpack(status.routers)
+  say("two computers, each with a router, %d ms from each other, and two brokers between them:", 4 * LINK_MS)
+  say("  a, at %s, can be reached by everybody (%s)", status.hosts[1].links[1].ipv4, open.options.nat)
+  say("  b, behind %s, by nobody: its router lets in only answers (%s)", closed.external[1], closed.options.nat)
+  local a, b = assert(net:host "a"), assert(net:host "b")
+  local peer <close> = assert(b:start { net.program, "listen", "--echo" })
+  local address, no_address = address_of(peer)
+  if not address then return cli.fail(cli.teller(json), program.name, no_address, "EIO") end
+  say("the second node's address is %s", address)
+  local command = { net.program, "demo", "--meet", address, json and "--json" or nil }
+  local met, message, code = a:exec(command)
+  if not met then return cli.fail(cli.teller(json), program.name, message, code) end
+  if met == cli.OK then show_packets(net) end
+  return met
+end
+
+-- On loopback ---------------------------------------------------------------------------------------------------------
+
+local function on_loopback(json)
+  local function fail(message, code) return cli.fail(cli.teller(json), program.name, message, code) end
+  local mosquitto = find_mosquitto()
+  if not mosquitto then return fail("mosquitto is not installed; `apt-get install mosquitto` brings it", "ENOENT") end
+  local folder <close> = setmetatable({}, { __close = coroutine.wrap(remove_folder) })
+  local made, message, code = coroutine.wrap(make_folder)(folder)
+  if not made then return fail(message, code) end
+  local port = free_port()
+  local broker <close>, not_started = start_broker(folder.path, mosquitto, port)
+  if not broker then return fail(not_started, "ENOENT") end
+  local listens, no_broker = broker_listens(broker)
+  if not listens then return fail(no_broker, "EIO") end
+  say("mosquitto listens on 127.0.0.1:%d", port)
+  local settings = folder.path .. "/settings.lua"
+  write_file(settings, ("return { mqtt = {{ host = \"127.0.0.1\", port = %d }}, stun = {}, ntp = {} }\n"):format(port))
+  local peer <close>, no_peer = process.start {
+    luv.exepath(), "listen", "--echo", "--bind", "127.0.0.1", "--key", folder.path .. "/peer.pem",
+    "--settings", settings,
+  }
+  if not peer then return fail(no_peer, "ENOENT") end
+  local address, no_address = address_of(peer)
+  if not address then return fail(no_address, "EIO") end
+  say("the second node's address is %s", address)
+  return meet(address, { settings = settings, key = folder.path .. "/own.pem", bind = "127.0.0.1" }, json)
+end
+
+local function main(arguments)
+  local inside = arguments[1] == "--meet"
+  local options, status = cli.parse(inside and visitor or program, arguments)
+  if not options then return status end
+  if inside then return meet(options.meet, {}, options.json) end
+  if options.loopback then
+    status = on_loopback(options.json)
+  else
+    local net <close>, message = require("p2pd.lab").up {
+      a = { nat = "open", delay_ms = LINK_MS, ipv6 = "none" },
+      b = { nat = "port-restricted/equal", delay_ms = LINK_MS, ipv6 = "none" },
+    }
+    if not net then say("%s. So there is no lab, and both nodes run on loopback.", (message:gsub("^%u+: ", ""))) end
+    status = net and in_lab(net, options.json) or not net and on_loopback(options.json)
+  end
+  if status == cli.OK then say "done" end
+  return status
 end
 
 return main { ... }

@@ -2,7 +2,6 @@
 local cjson = require "cjson"
 local luv = require "luv"
 local cli = require "p2pd.cli"
-local task = require "p2pd.task"
 
 local USAGE = [==[
 usage: p2pd-lua lab COMMAND [option...]
@@ -89,47 +88,6 @@ local function lab_options(values, name)
   return options
 end
 
--- Commands on hosts ---------------------------------------------------------------------------------------------------
-
--- Whether this program is in the foreground of a terminal, which then sends its signals to the command too.
-local function has_terminal()
-  local file = assert(io.open "/proc/self/stat")
-  local group, foreground = file:read "a":match "^.*%) %S %d+ (%d+) %d+ %S+ (%S+)" -- proc_pid_stat(5): pgrp, tpgid
-  file:close()
-  return group == foreground
-end
-
--- Runs a command with our terminal and files as its own. Signals are for the command: it gets those that it does not
--- get by itself.
-local function run_on(host, command)
-  local enter = require "p2pd.lab.enter"
-  local argv, changed, ended = host:argv(command), task.condition(), nil
-  local handle, pid, interrupted
-  local signals <close> = setmetatable({}, { __close = function(list)
-    for _, signal in ipairs(list) do signal:close() end
-  end })
-  for _, name in ipairs { "sigint", "sigquit", "sigterm", "sighup" } do
-    local signal = luv.new_signal()
-    signals[#signals + 1] = signal
-    signal:start(name, function()
-      local from_terminal = name == "sigint" or name == "sigquit"
-      if from_terminal then interrupted = luv.constants[name:upper()] end
-      if pid and not (from_terminal and has_terminal()) then enter.signal(pid, name) end
-    end)
-  end
-  handle, pid = luv.spawn(argv[1], { args = table.move(argv, 2, #argv, 1, {}), stdio = { 0, 1, 2 } },
-    function(status, signal)
-      handle:close()
-      ended = signal ~= 0 and 128 + signal or status
-      changed:signal()
-    end)
-  if not handle then return nil, pid end
-  while not ended do changed:wait() end
-  -- nsenter would end as the command did, but does not hear these two signals, and says 1.
-  if ended == 1 and interrupted then return 128 + interrupted end
-  return ended
-end
-
 -- The subcommands -----------------------------------------------------------------------------------------------------
 
 local commands = {}
@@ -168,7 +126,7 @@ function commands.exec.run(program, values)
   local host, message, code = lab:host(values[1])
   if not host then return failed(program, message, code) end
   values.command.root = values.root
-  status, message = run_on(host, values.command)
+  status, message = host:exec(values.command)
   return status or failed(program, message)
 end
 
@@ -189,7 +147,7 @@ function commands.run.run(program, values)
   if not host then return failed(program, message, code) end
   values.command.root = values.root
   local status
-  status, message = run_on(host, values.command)
+  status, message = host:exec(values.command)
   return status or failed(program, message)
 end
 

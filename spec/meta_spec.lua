@@ -390,8 +390,10 @@ describe("the README", function()
 
   it("lists the options of the built-in programs", function()
     local programs, listed, there = { "listen", "connect", "demo" }, {}, {}
-    for option, of in read("README.md"):gmatch "\n| `(%-%-[%w-]+)[^`]*` | (%w+) |" do
-      for _, name in ipairs(of == "all" and programs or { of }) do listed[name .. " " .. option] = true end
+    for option, of in read("README.md"):gmatch "\n| `(%-%-[%w-]+)[^`]*` | ([%w, ]+) |" do
+      for name in (of == "all" and table.concat(programs, ", ") or of):gmatch "%w+" do
+        listed[name .. " " .. option] = true
+      end
     end
     for _, name in ipairs(programs) do
       local text, status = output_of(("timeout 20 '%s' %s --help"):format(program, name))
@@ -406,7 +408,7 @@ describe("the README", function()
     local owners = {
       ["`p2pd`"] = "p2pd", node = "node", pipe = "pipe", ["task, group"] = "task", channel = "channel",
       ["`p2pd.address`"] = "address", ["`p2pd.pipeline`"] = "pipeline", ["strategy, ctx"] = "ctx", report = "report",
-      ["`p2pd.settings`"] = "settings",
+      ["`p2pd.settings`"] = "settings", ["`p2pd.lab`"] = "lab",
     }
     for part, names, link in read("README.md"):gmatch "\n| ([^|]-) | ([^|]-) | %[[%w.]+%]%((lua/meta/%w+%.lua)%) |" do
       local owner = assert(owners[part], part)

@@ -101,10 +101,14 @@ describe("the programs", function()
         local it = program.run { program.path, name, option }
         assert.are.same({ 0, "" }, { it.status, it.err })
         has(it.out, "usage: p2pd-lua " .. name)
-        for _, common in ipairs { "--settings FILE", "--key FILE", "--json", "--help" } do has(it.out, common) end
+        local common = name == "demo" and {} or { "--settings FILE", "--key FILE", "--bind IP" }
+        for _, option_there in ipairs { "--json", "--help", table.unpack(common) } do has(it.out, option_there) end
       end
     end
     has(program.run { program.path, "connect", "--help" }.out, "2 usage, 3 broke after connecting")
+    local extra = program.run { program.path, "demo", "extra" }
+    assert.are.equal(2, extra.status)
+    has(extra.err, "one operand too many")
   end)
 
   it("refuse what makes no sense with status 2, before they make anything", function()
@@ -141,7 +145,6 @@ describe("the programs", function()
       { "connect", "--strategies", "./none.lua", address, says = "ENOENT" },
       { "connect", "--strategies", strategy, address, says = "a strategy is a table" },
       { "connect", "--pipeline", strategy, address, says = "a strategy is a table" },
-      { "demo", "extra", says = "one operand too many" },
     } do
       local it = program.run { program.path, case[1], "--settings", settings, "--key", key, table.unpack(case, 2) }
       assert(it.status == (case.status or 2), ("%s: status %d\n%s"):format(table.concat(case, " "), it.status, it.err))
@@ -491,89 +494,5 @@ describe("a script that leaves while handles of luv are closing", function()
     child:expect "ready"
     child:kill "sigint"
     assert.are.same({ 130, "" }, { child:wait(), child.err })
-  end)
-end)
-
-describe("the demo", function()
-  -- What still runs with this folder for its temporary files.
-  local function running_in(where)
-    local found, mark = {}, "\0TMPDIR=" .. where .. "\0"
-    for name in processes.folder "/proc" do
-      if name:find "^%d+$" and ("\0" .. processes.read("/proc/" .. name .. "/environ")):find(mark, 1, true) then
-        found[#found + 1] = processes.read("/proc/" .. name .. "/cmdline"):gsub("%z", " ")
-      end
-    end
-    return found
-  end
-
-  local function left_in(where)
-    local names = {}
-    for _, path_left in ipairs(processes.find(where, "")) do names[#names + 1] = path_left end
-    for name in processes.folder(where) do names[#names + 1] = name end
-    return names
-  end
-
-  local function nothing_left(own)
-    assert.are.same({}, left_in(tostring(own)))
-    program.await(function() return #running_in(tostring(own)) == 0 end, 3)
-    assert.are.same({}, running_in(tostring(own)))
-  end
-
-  it("shows two nodes that meet and talk, by itself", function()
-    local own <close> = program.folder()
-    local it = program.run { program.path, "demo", "--json", env = { TMPDIR = tostring(own) } }
-    assert.are.equal(0, it.status)
-    for _, part in ipairs {
-      "demo: mosquitto listens on 127.0.0.1:", "demo: the second node's address is 0-[", "demo:   + direct ",
-      "demo: pipe by direct with 127.0.0.1:", 'sent "hello", got back "hello" in ', "demo: done\n",
-    } do has(it.out, part) end
-    assert.are.equal("direct", event(it, "pipe").strategy)
-    nothing_left(own)
-  end)
-
-  it("lets the other node be typed to at a terminal, until Ctrl-D", function()
-    local own <close> = program.folder()
-    local child <close> = program.start_in_terminal { program.path, "demo", env = { TMPDIR = tostring(own) } }
-    child:expect "(Ctrl-D ends)"
-    child:write "good day\n"
-    child:expect 'sent "good day", got back "good day" in '
-    child:write "\x04"
-    child:expect "demo: done"
-    assert.are.equal(0, child:wait())
-    nothing_left(own)
-  end)
-
-  it("leaves at Ctrl-C", function()
-    local own <close> = program.folder()
-    local child <close> = program.start_in_terminal { program.path, "demo", env = { TMPDIR = tostring(own) } }
-    child:expect "(Ctrl-D ends)"
-    child:write "\x03"
-    assert.are.equal(130, child:wait())
-    nothing_left(own)
-  end)
-
-  it("leaves nothing behind, whenever a signal comes", function()
-    local own <close> = program.folder()
-    for i = 0, 24 do
-      local signal = i % 2 == 0 and "sigint" or "sigterm"
-      local child <close> = program.start { program.path, "demo", env = { TMPDIR = tostring(own) } }
-      if i % 5 == 4 then
-        child:expect "second node's address" -- while the own node starts
-      else
-        luv.sleep(4 + i * 6)
-      end
-      child:kill(signal)
-      local status = child:wait()
-      assert(status == (signal == "sigint" and 130 or 143) or status == 0, "status " .. status .. child.err)
-      has_not(child.err, "traceback")
-    end
-    nothing_left(own)
-  end)
-
-  it("says so when there is no place for its files", function()
-    local it = program.run { program.path, "demo", env = { TMPDIR = "/proc/none" } }
-    assert.are.equal(1, it.status)
-    has(it.err, "p2pd-lua demo: ENOENT")
-    has_not(it.err, "traceback")
   end)
 end)

@@ -60,10 +60,15 @@ describe("core.signal", function()
     return assert(core.signal.new { identity = identity })
   end
 
+  -- A link ends when it is collected: these are kept for as long as their signal is.
+  local kept = setmetatable({}, { __mode = "k" })
   local function link(signal, port, options)
     options = options or {}
     options.ip, options.port = "127.0.0.1", port
-    return signal:link(options)
+    kept[signal] = kept[signal] or {}
+    local made, message, code = signal:link(options)
+    table.insert(kept[signal], made)
+    return made, message, code
   end
 
   it("carries a message, sealed, and tells who sent it", run(function()

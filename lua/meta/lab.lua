@@ -192,6 +192,13 @@ local host = {}
 ---@return p2pd.Code? code
 function host:run(command) end
 
+--- Runs a program there with this program's terminal, input and outputs, to its end. Signals are for that program.
+---@param command p2pd.HostCommand without `input` and `timeout`
+---@return integer? status 128 + N after signal N
+---@return string? message
+---@return p2pd.Code? code
+function host:exec(command) end
+
 --- Starts a program there. It ends with the scope: `local child <close> = assert(host:start { … })`. The child has
 --- `lines()`, which gives what it prints, `write(text)`, `finish_input()`, `wait([timeout])` and `close()`.
 ---@param command p2pd.HostCommand

@@ -8,6 +8,7 @@
 ---@field turn? p2pd.TurnServer[] relays; not used yet
 ---@field ntp? p2pd.Server[] clocks; not used yet
 ---@field names? p2pd.NameServer[] name servers; not used yet
+---@field clock_error? number seconds by which this program sees a wrong time, for tests and labs; 0 unless given
 
 ---@class p2pd.Server
 ---@field host string a name or an address

@@ -299,7 +299,7 @@ local function start(self, options, notice)
   self.identity, message, code = core.identity.open { path = options.key, lock = self.listens }
   if not self.identity then return nil, message, code end
   self.node_id = self.identity:id()
-  self.signal = core.signal.new { identity = self.identity }
+  self.signal = core.signal.new { identity = self.identity, clock_error = chosen.clock_error }
   self.brokers = brokers.new(self.signal, chosen.mqtt)
   self.signaling = signaling.new(self.signal, self.brokers, function(...) return on_request(self, ...) end)
   self.listener, message, code = open_listener(self, options, notice)

@@ -24,6 +24,8 @@ local lists = {
   names = with { key = "string?" },
 }
 
+local MAX_CLOCK_ERROR = 1e9 -- seconds; more than thirty years
+
 local function check_entry(list, place, value)
   local where = ("%s[%d]"):format(list, place)
   if type(value) ~= "table" then return nil, where .. " is no table" end
@@ -43,23 +45,36 @@ local function check_entry(list, place, value)
   return true
 end
 
+local function check_list(name, list)
+  if type(list) ~= "table" then return nil, name .. " is no list" end
+  for place, value in pairs(list) do
+    local ok, why = check_entry(name, math.type(place) == "integer" and place or 0, value)
+    if not ok then return nil, why end
+  end
+  return true
+end
+
+local function check_setting(name, value)
+  if lists[name] then return check_list(name, value) end
+  if name ~= "clock_error" then
+    return nil, ("unknown setting '%s' (known: clock_error, mqtt, names, ntp, stun, turn)"):format(tostring(name))
+  end
+  if type(value) ~= "number" or not (math.abs(value) <= MAX_CLOCK_ERROR) then
+    return nil, ("clock_error is %s, not a number of seconds"):format(tostring(value))
+  end
+  return true
+end
+
 --- Settings from a table: the lists that it gives replace the built-in ones.
 ---@param given table
 ---@return table? settings, string? message, string? code
 function M.from(given)
   if type(given) ~= "table" then error("settings are a table", 2) end
-  local settings = {}
-  for name, list in pairs(given) do
-    if not lists[name] then
-      return nil, ("EINVAL: settings: unknown list '%s' (known: mqtt, names, ntp, stun, turn)"):format(tostring(name)),
-        "EINVAL"
-    end
-    if type(list) ~= "table" then return nil, ("EINVAL: settings: %s is no list"):format(name), "EINVAL" end
-    for place, value in pairs(list) do
-      local ok, why = check_entry(name, math.type(place) == "integer" and place or 0, value)
-      if not ok then return nil, "EINVAL: settings: " .. why, "EINVAL" end
-    end
+  for name, value in pairs(given) do
+    local ok, why = check_setting(name, value)
+    if not ok then return nil, "EINVAL: settings: " .. why, "EINVAL" end
   end
+  local settings = { clock_error = given.clock_error or 0 }
   for name in pairs(lists) do settings[name] = given[name] or servers[name] end
   return settings
 end

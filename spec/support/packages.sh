@@ -4,15 +4,16 @@
 #   packages.sh PURPOSE...         installs what is missing, on Debian 12 and 13, Ubuntu 24.04 and their kin
 #   packages.sh --list PURPOSE...  only lists what is missing
 #
-# Purposes: build demo test bench fuzz. Whether a thing is there is asked of pkg-config, the compiler, Lua and the PATH,
-# not of the distribution, so that what was installed by hand counts. Exit status 1: something is missing still.
+# Purposes: build demo lab test bench fuzz. Whether a thing is there is asked of pkg-config, the compiler, Lua and the
+# PATH, not of the distribution, so that what was installed by hand counts. Exit status 1: something is missing still.
 #
-# mosquitto and coturn are services too, and their packages start them. The tests start their own, on other ports, so a
-# service that this script brought is stopped and disabled again; one that was there before is left alone.
+# mosquitto, coturn and chrony are services too, and their packages start them. The tests start their own, elsewhere, so
+# a service that this script brought is stopped and disabled again; one that was there before is left alone. Only chrony
+# goes on where its package took the place of what kept the machine's clock.
 export LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where Debian has servers, though not in a user's PATH
 
-# purpose | how it is looked for: kind names (one of them is enough) | package | what it is
+# purposes | how it is looked for: kind names (one of them is enough) | package | what it is
 needs='
 build | command cc gcc clang          | gcc              | a C compiler
 build | header  stdio.h               | libc6-dev        | the C library'\''s headers
@@ -27,20 +28,27 @@ build | lua     cjson                 | lua-cjson        | cjson, JSON for Lua
 build | header  MQTTAsync.h           | libpaho-mqtt-dev | paho.mqtt.c, the MQTT client
 build | library openssl               | libssl-dev       | OpenSSL 3
 build | library readline              | libreadline-dev  | readline, line editing
-demo  | command mosquitto             | mosquitto        | mosquitto, the MQTT broker
+demo lab test | command mosquitto     | mosquitto        | mosquitto, the MQTT broker
+lab test | command turnserver         | coturn           | coturn, the STUN and TURN server
+lab test | command chronyd            | chrony           | chrony, the NTP server
+lab test | nftables miniupnpd         | miniupnpd-nftables | miniupnpd for nftables, which maps ports
+lab test | command nft                | nftables         | nft, for what miniupnpd maps
+lab test | command unshare            | util-linux       | unshare, which makes namespaces
+lab test | command nsenter            | util-linux       | nsenter, which goes into namespaces
+lab test | command setpriv            | util-linux       | setpriv, which gives capabilities up
+lab test bench | command ip           | iproute2         | ip, for network namespaces
+test  | command ping                  | iputils-ping     | ping
+test  | command natpmpc               | natpmpc          | natpmpc, the NAT-PMP client
+test  | command upnpc                 | miniupnpc        | upnpc, the UPnP IGD client
 test  | command mosquitto_pub         | mosquitto-clients | mosquitto_pub, which publishes
 test  | lua     busted.runner         | lua-busted       | busted, the test runner
 test  | command luacheck              | lua-check        | luacheck, the linter of Lua
 test  | command clang                 | clang            | clang, the second compiler
 test  | command clang-format          | clang-format     | clang-format
 test  | command clang-tidy            | clang-tidy       | clang-tidy
-test  | command turnserver            | coturn           | coturn, the STUN and TURN server
-test  | command openssl               | openssl          | the openssl program
-test  | command ip                    | iproute2         | ip, for network namespaces
+test bench | command openssl          | openssl          | the openssl program
 bench | command node                  | nodejs           | Node.js, to compare with
 bench | command socat                 | socat            | socat, to compare with
-bench | command openssl               | openssl          | the openssl program
-bench | command ip                    | iproute2         | ip, for network namespaces
 fuzz  | command clang                 | clang            | clang
 fuzz  | fuzzer  libclang_rt.fuzzer    | libclang-rt-dev  | clang'\''s fuzzer
 '
@@ -54,6 +62,7 @@ there() {
       library) pkg-config --exists "$name" ;;
       header) [ -e "/usr/include/$name" ] || echo "#include <$name>" | ${CC:-cc} $CPPFLAGS -E - ;;
       lua) lua5.4 -e "assert(package.searchpath('$name', package.path) or package.searchpath('$name', package.cpath))" ;;
+      nftables) "$name" --version | grep nftables ;; # another package has it for iptables
       fuzzer) ls "$(clang -print-runtime-dir)" | grep -q "$name" ;;
     esac >/dev/null 2>&1 && return 0
   done
@@ -63,15 +72,16 @@ there() {
 # Sets `missing`, the packages, and `listed`, what each is and for which purpose.
 look() {
   missing= listed=
-  while IFS='|' read -r purpose test package what; do
-    purpose=${purpose%% *} package=${package# }
+  while IFS='|' read -r these test package what; do
+    package=${package# }
     package=${package%% *}
-    for wanted in $purposes; do
-      [ "$wanted" = "$purpose" ] || continue
+    for purpose in $purposes; do
+      case " $these " in *" $purpose "*) ;; *) continue ;; esac
       there $test && continue
       case " $missing " in *" $package "*) ;; *) missing="$missing${missing:+ }$package" ;; esac
-      listed="$listed$(printf '  %-6s %-17s %s' $purpose $package "${what# }")
+      listed="$listed$(printf '  %-6s %-18s %s' $purpose $package "${what# }")
 "
+      break
     done
   done <<END
 $needs
@@ -82,9 +92,20 @@ list() {
   printf '%s\n%s' "p2pd-lua: this is missing (with the name of Debian's package):" "$listed"
 }
 
+# What keeps the machine's clock: chrony's package cannot be beside one of these.
+clock_keeper() {
+  for package in systemd-timesyncd ntpsec ntp openntpd; do
+    dpkg -s $package 2>/dev/null | grep -q '^Status: .* installed' && echo $package
+  done
+}
+
 services() {
-  for service in mosquitto coturn; do
+  for service in mosquitto coturn chrony; do
     case " $missing " in *" $service "*) ;; *) continue ;; esac
+    if [ $service = chrony ] && [ -n "$replaced" ]; then
+      echo "p2pd-lua: chrony now keeps this machine's clock, since its package replaced $replaced"
+      continue
+    fi
     if [ -d /run/systemd/system ]; then
       $sudo systemctl disable --now $service >/dev/null 2>&1
     elif command -v invoke-rc.d >/dev/null 2>&1; then
@@ -111,6 +132,7 @@ install() {
   for package in $missing; do # package lists that were never fetched, or are too old to know one
     apt-cache show "$package" >/dev/null 2>&1 || { apt update || return 1; break; }
   done
+  replaced=$(clock_keeper)
   apt install -y --no-install-recommends $missing || { apt update && apt install -y --no-install-recommends $missing; }
   result=$?
   services

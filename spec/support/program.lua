@@ -73,7 +73,11 @@ function M.start(options)
     self.status = signal > 0 and 128 + signal or status
     self.handle:close()
   end)
-  assert(self.handle, self.pid)
+  if not self.handle then
+    for _, pipe in pairs { self.input, out, err, self.control } do pipe:close() end
+    luv.run "nowait" -- luv does not bear handles that are still closing when the Lua state ends
+    error(self.pid, 2)
+  end
   collect(self, out, "out")
   collect(self, err, "err")
   return self

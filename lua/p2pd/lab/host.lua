@@ -24,7 +24,7 @@ local function check_command(command, level)
     local kind = option_types[key] or math.type(key) == "integer" and "string"
     if not kind then error(("unknown option '%s'"):format(tostring(key)), level + 1) end
     if type(value) ~= kind and math.type(value) ~= "integer" then
-      error(("'%s' is a %s, not a %s"):format(tostring(key), kind, type(value)), level + 1)
+      error(("'%s' is a %s, not a %s"):format(tostring(key), type(value), kind), level + 1)
     end
   end
 end
@@ -117,6 +117,48 @@ function host:run(command)
     end
   end
   return { status = child.status, out = table.concat(child.out), err = table.concat(child.err) }
+end
+
+-- Whether this program is in the foreground of a terminal, which then sends its signals to the command too.
+local function has_terminal()
+  local file = assert(io.open "/proc/self/stat")
+  local group, foreground = file:read "a":match "^.*%) %S %d+ (%d+) %d+ %S+ (%S+)" -- proc_pid_stat(5): pgrp, tpgid
+  file:close()
+  return group == foreground
+end
+
+local function close_all(handles)
+  for _, handle in ipairs(handles) do handle:close() end
+end
+
+--- Runs a program there with our terminal and files as its own. Signals are for the program: it gets those that it
+--- does not get by itself.
+function host:exec(command)
+  check_command(command, 2)
+  local argv, changed, ended = self:argv(command), task.condition(), nil
+  local handle, pid, interrupted
+  local signals <close> = setmetatable({}, { __close = close_all })
+  for _, name in ipairs { "sigint", "sigquit", "sigterm", "sighup" } do
+    local signal = luv.new_signal()
+    signals[#signals + 1] = signal
+    signal:start(name, function()
+      local from_terminal = name == "sigint" or name == "sigquit"
+      if from_terminal then interrupted = luv.constants[name:upper()] end
+      if pid and not (from_terminal and has_terminal()) then enter.signal(pid, name) end
+    end)
+  end
+  local code
+  handle, pid, code = luv.spawn(argv[1], { args = table.move(argv, 2, #argv, 1, {}), stdio = { 0, 1, 2 } },
+    function(status, signal)
+      handle:close()
+      ended = signal ~= 0 and 128 + signal or status
+      changed:signal()
+    end)
+  if not handle then return nil, ("%s: cannot start %s: %s"):format(code, argv[1], pid), code end
+  while not ended do changed:wait() end
+  -- nsenter would end as the command did, but does not hear these two signals, and says 1.
+  if ended == 1 and interrupted then return 128 + interrupted end
+  return ended
 end
 
 --- Runs Lua source there, in a p2pd-lua of its own, to its end.

@@ -82,7 +82,7 @@ end
 function keeper:host_files(host)
   local names = { "127.0.0.1 localhost " .. host.name, "::1 localhost " .. host.name }
   if self.plan.servers then
-    for number, name in ipairs(topology.SERVERS) do names[#names + 1] = ("30.1.0.%d %s"):format(number, name) end
+    for _, name in ipairs(servers.NAMES) do names[#names + 1] = servers.address(name) .. " " .. name end
   end
   local files = {
     ["machine-id"] = ("%032x\n"):format(host.number), ["hosts"] = table.concat(names, "\n") .. "\n",
@@ -209,7 +209,6 @@ end
 --- Ends a server at once, and starts it again.
 function keeper:restart(server)
   self.running[server.name]:kill()
-  server.setup = nil -- it is there
   local ok, message, code = self:start_server(server)
   if not ok then return nil, message, code end
   return self:await_server(server)

@@ -38,7 +38,8 @@ function M.check(plan)
   local missing, packages = {}, {}
   local function need(program, package)
     if M.which(program) then return end
-    missing[#missing + 1], packages[#packages + 1] = program, package
+    missing[#missing + 1] = program
+    if packages[#packages] ~= package then packages[#packages + 1] = package end
   end
   for _, program in ipairs(programs) do need(program[1], program[2]) end
   for _, router in ipairs(plan.routers) do

@@ -27,10 +27,10 @@ local protocols = {
       return first & 7 == 4 and first >> 6 ~= 3 and stratum >= 1 and stratum <= 15
     end,
   },
-  ["nat-pmp"] = { -- RFC 6886, section 3.2: the public address; op code 128, result 0
+  ["nat-pmp"] = { -- RFC 6886, section 3.2: the public address; op code 128, also where the result is that there is none
     transport = "udp",
     request = "\0\0",
-    accepts = function(data) return #data == 12 and data:sub(1, 4) == "\0\x80\0\0" end,
+    accepts = function(data) return #data >= 8 and data:sub(1, 2) == "\0\x80" end,
   },
 }
 

@@ -2,6 +2,7 @@
 local luv = require "luv"
 local nat = require "p2pd.lab.nat"
 local plumbing = require "p2pd.lab.plumbing"
+local servers = require "p2pd.lab.servers"
 local topology = require "p2pd.lab.topology"
 
 local M = {}
@@ -29,10 +30,7 @@ end
 
 local function ipv4_of(keeper, server)
   local router = keeper.plan.router[server.where]
-  if router then return router.lan.address end
-  for number, name in ipairs(topology.SERVERS) do
-    if name == server.name then return "30.1.0." .. number end
-  end
+  return router and router.lan.address or servers.address(server.name)
 end
 
 local function runs(process)

@@ -14,12 +14,21 @@ local PORTS = { mqtt = 1883, stun = 3478, stun_alternate = 3479, ntp = 123, nat_
 local USER, PASSWORD, REALM = "lab", "lab", "lab"
 local STRATUM = 2 -- of the clocks, as of servers on the Internet
 
--- By what names the servers go, and the last number of each one's address.
-local brokers, clocks = { broker1 = 1, broker2 = 2 }, { ntp1 = 5, ntp2 = 6, ntp3 = 7, ntp4 = 8 }
+--- The names of the addresses that servers have, by their last number. coturn has two.
+M.NAMES = { "broker1", "broker2", "coturn", "coturn-other", "ntp1", "ntp2", "ntp3", "ntp4" }
 local STUN, STUN_OTHER = 3, 4
 
 local function ipv4(number) return "30.1.0." .. number end
 local function ipv6(number) return "2c0f:30:1::" .. number end
+
+-- The names that match, each with its number.
+local function named(pattern)
+  local place = 0
+  return function()
+    repeat place = place + 1 until not M.NAMES[place] or M.NAMES[place]:find(pattern)
+    return M.NAMES[place], place
+  end
+end
 
 local function lines(...)
   return table.concat({ ... }, "\n") .. "\n"
@@ -205,13 +214,6 @@ local function portmap(programs, folder, router, place)
   }, "nat-pmp", router.address, PORTS.nat_pmp)
 end
 
-local function sorted(names)
-  local list = {}
-  for name in pairs(names) do list[#list + 1] = name end
-  table.sort(list)
-  return list
-end
-
 ---@class p2pd.lab.Server
 ---@field name string
 ---@field where string "internet", or the name of the router in whose namespace it runs
@@ -229,8 +231,8 @@ end
 function M.plan(options)
   local folder, programs = options.folder, setmetatable({ missing = {}, packages = {} }, finder)
   local plan = { coturn(programs, folder) } -- it takes longest to start, so it comes first
-  for _, name in ipairs(sorted(brokers)) do plan[#plan + 1] = broker(programs, folder, name, brokers[name]) end
-  for _, name in ipairs(sorted(clocks)) do plan[#plan + 1] = clock(programs, name, clocks[name]) end
+  for name, number in named "^broker" do plan[#plan + 1] = broker(programs, folder, name, number) end
+  for name, number in named "^ntp" do plan[#plan + 1] = clock(programs, name, number) end
   for place, router in ipairs(options.routers or {}) do
     if router.portmap then plan[#plan + 1] = portmap(programs, folder, router, place) end
   end
@@ -243,11 +245,20 @@ end
 ---@return string[]
 function M.addresses()
   local list = {}
-  for number = 1, 8 do
+  for number in ipairs(M.NAMES) do
     list[#list + 1] = ipv4(number)
     list[#list + 1] = ipv6(number)
   end
   return list
+end
+
+--- The IPv4 address of this name; nil when it is none of theirs.
+---@param name string
+---@return string?
+function M.address(name)
+  for number, known in ipairs(M.NAMES) do
+    if known == name then return ipv4(number) end
+  end
 end
 
 -- Settings ------------------------------------------------------------------------------------------------------------
@@ -265,8 +276,8 @@ end
 ---@return string
 function M.settings(options)
   local mqtt, ntp, turn = {}, {}, {}
-  for _, name in ipairs(sorted(brokers)) do mqtt[#mqtt + 1] = entry(ipv4(brokers[name]), PORTS.mqtt) end
-  for _, name in ipairs(sorted(clocks)) do ntp[#ntp + 1] = entry(ipv4(clocks[name]), PORTS.ntp) end
+  for _, number in named "^broker" do mqtt[#mqtt + 1] = entry(ipv4(number), PORTS.mqtt) end
+  for _, number in named "^ntp" do ntp[#ntp + 1] = entry(ipv4(number), PORTS.ntp) end
   for _, transport in ipairs { "udp", "tcp" } do
     turn[#turn + 1] = entry(ipv4(STUN), PORTS.stun, (", transport = %q, user = %q, password = %q, realm = %q")
       :format(transport, USER, PASSWORD, REALM))

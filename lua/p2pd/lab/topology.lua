@@ -17,9 +17,6 @@ local CARRIERS = 100        -- what is added to a router's number to get its car
 local FIRST_INDEX = 101     -- of the devices; see M.plan
 local INTERNET = "internet"
 
---- The servers, by the last number of their addresses.
-M.SERVERS = { "broker1", "broker2", "coturn", "coturn-other", "ntp1", "ntp2", "ntp3", "ntp4" }
-
 --- The routers of a lab that asks for none.
 M.DEFAULTS = { a = "port-restricted/equal", b = "port-restricted/equal" }
 

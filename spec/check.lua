@@ -18,6 +18,7 @@ local processes = require "spec.support.processes"
 
 local TIMEOUT, SLOWDOWN, GRACE = 120, 3, 1.5 -- seconds; factor under sanitizers; seconds to end what was started
 local BUILD_TIMEOUT = 900
+local SEARCHABLE = 457 -- 0711: specs that become an ordinary user have folders of that user's in there
 
 local options = { build = "build", jobs = math.max(2, math.min(4, #luv.cpu_info())), files = {} }
 local verbose = os.getenv "CI" == "true"
@@ -25,6 +26,7 @@ local inherited = luv.os_environ()
 local lua = processes.which "lua5.4"
 local make = processes.which(inherited.MAKE or "make") or inherited.MAKE
 local scratch = assert(luv.fs_mkdtemp((inherited.TMPDIR or "/tmp") .. "/p2pd-check-XXXXXX"))
+luv.fs_chmod(scratch, SEARCHABLE)
 local totals = { passed = 0, failed = 0 }
 
 -- Counting ------------------------------------------------------------------------------------------------------------
@@ -131,7 +133,7 @@ local parts_run = 0
 local function run(part)
   parts_run = parts_run + 1
   local folder, timeout = ("%s/%d"):format(scratch, parts_run), part.timeout or TIMEOUT
-  for _, name in ipairs { "", "/home", "/tmp" } do assert(luv.fs_mkdir(folder .. name, 448)) end
+  for _, name in ipairs { "", "/home", "/tmp" } do assert(luv.fs_mkdir(folder .. name, SEARCHABLE)) end
   local process, message = processes.start(part, {
     env = environment(part, folder), stdio = { [1] = folder .. "/output" },
   })

@@ -335,7 +335,7 @@ describe("p2pd.lab", function()
     assert.are.equal(0, child:wait(5))
     local stats = assert(net:stats "a")
     assert.are.equal(0, stats.mappings)
-    assert.has_error(function() a:run { "x", timeout = "y" } end, "'timeout' is a number, not a string")
+    assert.has_error(function() a:run { "x", timeout = "y" } end, "'timeout' is a string, not a number")
     assert.has_error(function() a:run { "x", wrong = 1 } end, "unknown option 'wrong'")
   end)
 

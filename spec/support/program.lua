@@ -38,6 +38,11 @@ local function await(condition, seconds)
 end
 M.await = await
 
+-- A program may end before it has read what it is sent: that is no reason for the specs to end by a signal.
+local broken_pipes = luv.new_signal()
+broken_pipes:start("sigpipe", function() end)
+broken_pipes:unref()
+
 local child = {}
 child.__index = child
 

@@ -142,7 +142,7 @@ static void detach_reader(void *arg) {
         pipe_on_readable(box->pipe, NULL, NULL);
 }
 
-static int push_reader_busy(lua_State *L) {
+int push_reader_busy(lua_State *L) {
     return push_refusal(L, UV_EBUSY, "another task receives from this pipe");
 }
 
@@ -178,7 +178,7 @@ static int receive(lua_State *L, int status, lua_KContext ctx) {
 }
 
 static int begin_receiving(lua_State *L, struct box *box, double timeout_s, lua_Integer most) {
-    if (box->reader)
+    if (box->reader || box->pouring)
         return push_reader_busy(L);
     lua_settop(L, 1);
     push_deadline(L, timeout_s);
@@ -239,7 +239,7 @@ static int recv_(lua_State *L) {
     double timeout_s = check_timeout(L, 2, -1);
     lua_Integer most = luaL_optinteger(L, 3, READ_SIZE);
     luaL_argcheck(L, most >= 1, 3, "a number of bytes from 1 on");
-    if (box->held > 0)
+    if (box->held > 0 && !box->pouring)
         return push_held(L, box, (size_t)most);
     return begin_receiving(L, box, timeout_s, most < READ_SIZE ? most : READ_SIZE);
 }

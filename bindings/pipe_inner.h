@@ -26,6 +26,7 @@ struct box {
     enum tls_role role;
     lua_KFunction otherwise; /* goes on in place of a failure to secure it */
     bool watching;           /* a callback tells the writers when the queue has drained */
+    bool pouring;            /* recv_to has the receiving side */
     size_t held;             /* where what recv gives out first begins in its text, from 1; or 0 */
     const uint8_t *token;
     uint8_t token_bytes[PIPE_TOKEN_SIZE], expected_bytes[KEY_PUBLIC_SIZE];
@@ -54,6 +55,8 @@ void close_box(struct box *box);
 int push_pipe_failure(lua_State *L, const struct box *box, int status, const char *what);
 
 int push_closed(lua_State *L);
+
+int push_reader_busy(lua_State *L);
 
 /* Park the task until it is worth trying again to read (one task at a time) or to write. */
 int park_reader(lua_State *L, struct box *box, double timeout_s, lua_KFunction k);

@@ -26,7 +26,9 @@ struct pour {
     uint64_t moved;
     size_t start, end; /* what lies in the buffer */
     int fd, given;
-    bool polls; /* false for what is always ready: files */
+    int flags;      /* of the given one, where it is not opened again but duplicated; else -1 */
+    bool polls;     /* false for what is always ready: files */
+    struct box *of; /* the pipe whose receiving side it has, or NULL */
     char buffer[BUFFER_SIZE];
 };
 
@@ -35,6 +37,10 @@ static void on_closed(uv_handle_t *handle) {
 }
 
 static void pour_free(struct pour *pour) {
+    if (pour->of)
+        pour->of->pouring = false;
+    if (pour->flags >= 0)
+        fcntl(pour->fd, F_SETFL, pour->flags);
     if (pour->fd != pour->given)
         close(pour->fd);
     if (pour->polls)
@@ -52,8 +58,9 @@ static int pour_close(lua_State *L) {
 }
 
 /* The same file, opened once more: that it does not block is then nobody else's business. A socket
- * cannot be opened so; it is duplicated, and shares that. A file on a disk shares its position. */
-static int open_again(int given) {
+ * cannot be opened so: it is duplicated, and does not block meanwhile. A file on a disk shares its
+ * position. */
+static int open_again(int given, int *restore) {
     char path[32];
     struct stat stat;
     if (fstat(given, &stat) != 0)
@@ -68,6 +75,7 @@ static int open_again(int given) {
         if (fd < 0)
             return -errno;
         fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+        *restore = flags;
     }
     /* Whoever is at the other end is woken less often. Only a pipe takes this. */
     fcntl(fd, F_SETPIPE_SZ, PIPE_CAPACITY);
@@ -80,7 +88,8 @@ static int pour_new(uv_loop_t *loop, int given, struct pour **out) {
         return UV_ENOMEM;
     memset(pour, 0, offsetof(struct pour, buffer));
     pour->given = given;
-    pour->fd = open_again(given);
+    pour->flags = -1;
+    pour->fd = open_again(given, &pour->flags);
     if (pour->fd < 0) {
         int status = pour->fd;
         free(pour);
@@ -169,6 +178,8 @@ static int send_more(lua_State *L, int status, lua_KContext ctx) {
             return push_moved(L, pour);
         if (n > 0) {
             status = pipe_write(box->pipe, pour->buffer, (size_t)n);
+            if (status != 0)
+                return push_pipe_failure(L, box, status, "sending to");
             pour->moved += (uint64_t)n;
         } else if (errno == EAGAIN) {
             return park_descriptor(L, pour, UV_READABLE, send_again);
@@ -241,9 +252,16 @@ static int recv_more(lua_State *L, int status, lua_KContext ctx) {
 }
 
 int recv_to(lua_State *L) {
+    struct box *box = check_pipe(L);
     struct pour *pour;
+    if (box->reader || box->pouring)
+        return push_reader_busy(L);
     int returned = begin(L, &pour);
-    return returned != 0 ? returned : recv_more(L, 0, 0);
+    if (returned != 0)
+        return returned;
+    pour->of = box;
+    box->pouring = true;
+    return recv_more(L, 0, 0);
 }
 
 void open_pour(lua_State *L) {

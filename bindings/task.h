@@ -35,7 +35,7 @@ struct runtime {
     lua_State *main;
     uv_loop_t *loop;
     uv_timer_t timer; /* for the earliest deadline */
-    uv_idle_t idle;   /* active while tasks are ready, so that the loop does not sleep */
+    uv_idle_t idle;   /* active while tasks are ready or due, so that the loop does not sleep */
     struct timers timers;
     struct task *live;
     struct task *ready, **ready_end;
@@ -47,6 +47,7 @@ struct runtime {
     lua_CFunction pcall, xpcall; /* Lua's own, by which a cancellation can be caught */
     lua_CFunction error, assert; /* and raised again */
     unsigned next_id, live_count, failures;
+    bool due;     /* the earliest deadline has passed */
     bool leaving; /* all tasks were cancelled, and new ones are so from the start */
     bool ended;   /* the Lua state is being closed */
 };

@@ -51,11 +51,15 @@ double time_left(lua_State *L, int index) {
 }
 
 static void timer_fired(uv_timer_t *timer);
+static void idle_fired(uv_idle_t *idle);
 
-/* The timer is left alone when it would only be moved to a later time: it fires early then, finds
- * nothing due and is set again, which is cheaper than moving it at each wait. */
+/* What is due already has its turn after the loop has looked at its sockets: a timer of no time,
+ * started by a timer, would come before that, again and again. The timer is left alone when it
+ * would only be moved to a later time: it fires early then, finds nothing due and is set again,
+ * which is cheaper than moving it at each wait. */
 static void arm(struct runtime *runtime) {
     struct deadline *first = timers_first(&runtime->timers);
+    runtime->due = false;
     if (!first) {
         uv_timer_stop(&runtime->timer);
         return;
@@ -64,6 +68,11 @@ static void arm(struct runtime *runtime) {
     if (!runtime->virtual_now_ns) {
         uint64_t now = uv_hrtime();
         ms = first->at_ns > now ? (first->at_ns - now + NS_PER_MS - 1) / NS_PER_MS : 0;
+        runtime->due = ms == 0;
+        if (runtime->due) {
+            uv_idle_start(&runtime->idle, idle_fired);
+            return;
+        }
         uv_update_time(runtime->loop);
         if (uv_is_active((uv_handle_t *)&runtime->timer) &&
             uv_timer_get_due_in(&runtime->timer) <= ms)
@@ -90,10 +99,6 @@ void deadline_unset(struct runtime *runtime, struct deadline *deadline) {
 }
 
 /* --- turns --------------------------------------------------------------------------------- */
-
-static void idle_fired(uv_idle_t *idle) {
-    runtime_run_ready(container_of(idle, struct runtime, idle));
-}
 
 void task_make_ready(struct task *task) {
     struct runtime *runtime = task->runtime;
@@ -155,7 +160,7 @@ void runtime_run_ready(struct runtime *runtime) {
             runtime->ready_end = &runtime->ready;
         resume(task);
     }
-    if (!runtime->ready)
+    if (!runtime->ready && !runtime->due)
         uv_idle_stop(&runtime->idle);
 }
 
@@ -185,8 +190,7 @@ void task_wait_deadline_passed(struct deadline *deadline) {
     task_make_ready(task);
 }
 
-static void timer_fired(uv_timer_t *timer) {
-    struct runtime *runtime = container_of(timer, struct runtime, timer);
+static void go_on(struct runtime *runtime) {
     struct deadline *first = timers_first(&runtime->timers);
     bool idle = !runtime->ready; /* virtual time stands still while somebody has something to do */
     if (runtime->virtual_now_ns && idle && first && first->at_ns > runtime->virtual_now_ns)
@@ -198,6 +202,14 @@ static void timer_fired(uv_timer_t *timer) {
     }
     arm(runtime);
     runtime_run_ready(runtime);
+}
+
+static void timer_fired(uv_timer_t *timer) {
+    go_on(container_of(timer, struct runtime, timer));
+}
+
+static void idle_fired(uv_idle_t *idle) {
+    go_on(container_of(idle, struct runtime, idle));
 }
 
 /* --- parking ------------------------------------------------------------------------------- */

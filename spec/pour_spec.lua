@@ -129,6 +129,46 @@ describe("pour", function()
     assert.equal("ECLOSED", select(3, far:recv_to(write.fd)))
   end))
 
+  it("has the receiving side to itself, also while it waits for its descriptor", run(function()
+    local near <close>, far = open()
+    local _ <close> = far
+    local to = assert(luv.pipe({ nonblock = true }, {}))
+    local read <close> = scoped(to.read)
+    local write <close> = scoped(to.write)
+    local sending = task.spawn(function()
+      assert(near:send(("x"):rep(8 * MIB)))
+      return assert(near:shutdown())
+    end)
+    local receiving = task.spawn(function() return far:recv_to(write.fd) end)
+    task.sleep(0.1) -- by then the pipe that nobody reads is full
+    assert.equal("EBUSY", select(3, far:recv(1)))
+    assert.equal("EBUSY", select(3, far:recv_to(write.fd)))
+    local total = 0
+    while total < 8 * MIB do
+      task.sleep(0)
+      total = total + #(luv.fs_read(read.fd, MIB, -1) or "")
+    end
+    assert.is_true(sending:wait())
+    assert.equal(8 * MIB, receiving:wait())
+    assert.equal("EOF", select(3, far:recv(1)))
+  end))
+
+  it("leaves a socket as it was", run(function()
+    local near <close>, far = open()
+    local _ <close> = far
+    local ends = assert(luv.socketpair("stream", nil, {}, {}))
+    local ours <close> = scoped(ends[1])
+    local theirs = ends[2]
+    local function flags() return tonumber(processes.read("/proc/self/fdinfo/" .. ours.fd):match "flags:%s*(%d+)", 8) end
+    local before = flags()
+    assert.equal(0, before & 2048)
+    luv.fs_write(theirs, "through a socket", -1)
+    luv.fs_close(theirs)
+    assert.equal(16, near:send_from(ours.fd))
+    assert.equal(before, flags())
+    assert.equal("through a socket", far:recv(5))
+  end))
+
   it("refuses what is no descriptor", run(function()
     local near <close>, far = open()
     local _ <close> = far

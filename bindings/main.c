@@ -176,6 +176,8 @@ static int program(lua_State *L) {
     lua_setfield(L, -2, "interrupt");
     open_line(L);
     lua_setfield(L, -2, "line");
+    open_portmap(L);
+    lua_setfield(L, -2, "portmap");
     lua_pushliteral(L, P2PD_VERSION);
     lua_setfield(L, -2, "version");
     struct runtime *runtime = runtime_of(L);
@@ -207,8 +209,8 @@ int main(int argc, char **argv) {
     open_standard_streams();
     mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD);
     mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD);
-    mallopt(M_ARENA_MAX,
-            1); /* paho's threads do little: heaps of their own would only cost memory */
+    /* paho's threads do little: heaps of their own would only cost memory. */
+    mallopt(M_ARENA_MAX, 1);
     /* Of OpenSSL's sentences only those about TLS are shown to anybody. */
     OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS, NULL);
     lua_State *L = luaL_newstate();

@@ -101,16 +101,6 @@ static int configure(lua_State *L) {
     return 1;
 }
 
-/* router:flush() forgets all mappings, and what is on its way */
-static int flush_(lua_State *L) {
-    struct holder *holder = check_holder(L);
-    if (!holder->router)
-        return push_closed(L);
-    router_flush(holder->router);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
 static void set_number(lua_State *L, const char *key, uint64_t value) {
     lua_pushinteger(L, (lua_Integer)value);
     lua_setfield(L, -2, key);
@@ -148,7 +138,7 @@ static int stats(lua_State *L) {
     set_number(L, "resets", now.resets);
     set_number(L, "unreachables", now.unreachables);
     set_number(L, "overrun", now.overrun);
-    set_number(L, "too_long", now.long_);
+    set_number(L, "too_long", now.too_long);
     set_number(L, "unsent", now.unsent);
     set_number(L, "mappings", now.mappings);
     set_number(L, "mappings_ipv6", now.mappings_ipv6);
@@ -157,12 +147,17 @@ static int stats(lua_State *L) {
     return 1;
 }
 
-static void set_endpoint(lua_State *L, const char *key, const struct ip *ip, uint16_t port) {
+/* Of what cannot be read the address alone, if so much is known. */
+static void set_endpoint(lua_State *L, const char *key, const struct router_event *event,
+                         const struct ip *ip, uint16_t port) {
     char text[IP_TEXT_SIZE];
     if (ip->family == 0)
         return;
     ip_format(ip, text);
-    lua_pushfstring(L, ip->family == 6 ? "[%s]:%d" : "%s:%d", text, port);
+    if (event->readable)
+        lua_pushfstring(L, ip->family == 6 ? "[%s]:%d" : "%s:%d", text, port);
+    else
+        lua_pushstring(L, text);
     lua_setfield(L, -2, key);
 }
 
@@ -191,30 +186,27 @@ static void push_event(lua_State *L, const struct router_event *event) {
     set_text(L, "direction", directions[event->direction]);
     set_text(L, "verdict", verdicts[event->verdict]);
     set_text(L, "reason", reasons[event->reason]);
-    if (event->fate != ROUTER_NO_FATE)
+    if (event->linked)
         set_text(L, "fate", fates[event->fate]);
-    if (event->reason == ROUTER_UNREADABLE || event->reason == ROUTER_UNSUPPORTED)
-        set_text(L, "protocol", "other");
-    else
-        set_text(L, "protocol", router_protocols[before->protocol]);
+    set_text(L, "protocol", event->readable ? router_protocols[before->protocol] : "other");
     if (before->protocol == NAT_TCP)
         set_flags(L, before->tcp_flags);
     if (event->error) {
         lua_pushboolean(L, 1);
         lua_setfield(L, -2, "error");
     }
-    set_endpoint(L, "source", &before->source, before->source_port);
-    set_endpoint(L, "destination", &before->destination, before->destination_port);
+    set_endpoint(L, "source", event, &before->source, before->source_port);
+    set_endpoint(L, "destination", event, &before->destination, before->destination_port);
     if (!ip_equal(&before->source, &after->source) || before->source_port != after->source_port)
-        set_endpoint(L, "new_source", &after->source, after->source_port);
+        set_endpoint(L, "new_source", event, &after->source, after->source_port);
     if (!ip_equal(&before->destination, &after->destination) ||
         before->destination_port != after->destination_port)
-        set_endpoint(L, "new_destination", &after->destination, after->destination_port);
+        set_endpoint(L, "new_destination", event, &after->destination, after->destination_port);
 }
 
 /* router:trace([since]) -> { {number=, ns=, direction=, protocol=, flags=, error=, source=,
  * destination=, new_source=, new_destination=, verdict=, reason=, fate=}, … }, the events after
- * number `since` of those that it remembers */
+ * number `since` of those that it remembers; protocol is "other" for what cannot be read */
 static int trace(lua_State *L) {
     struct holder *holder = check_holder(L);
     lua_Integer since = luaL_optinteger(L, 2, 0), place = 0;
@@ -243,8 +235,8 @@ static int tostring(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg methods[] = {{"configure", configure}, {"flush", flush_}, {"stats", stats},
-                                   {"trace", trace},         {"close", close_}, {NULL, NULL}};
+static const luaL_Reg methods[] = {
+    {"configure", configure}, {"stats", stats}, {"trace", trace}, {"close", close_}, {NULL, NULL}};
 
 static const luaL_Reg metamethods[] = {
     {"__gc", close_}, {"__close", close_}, {"__tostring", tostring}, {NULL, NULL}};

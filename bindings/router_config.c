@@ -16,21 +16,16 @@ static const char *const scopes[] = {
     [NAT_ENDPOINT_INDEPENDENT] = "endpoint-independent",
     [NAT_ADDRESS_DEPENDENT] = "address-dependent",
     [NAT_ADDRESS_AND_PORT_DEPENDENT] = "address-and-port-dependent",
-    [NAT_UNFILTERED] = "none",
+    [NAT_FILTER_NONE] = "none",
     NULL,
 };
 
-static const char *const allocations[] = {
-    [NAT_PORT_EQUAL] = "equal",
-    [NAT_PORT_PRESERVING] = "preserving",
-    [NAT_PORT_INDEPENDENT] = "independent",
-    [NAT_PORT_DEPENDENT] = "dependent",
-    [NAT_PORT_RANDOM] = "random",
-    NULL,
-};
+static const char *const pairings[] = {[false] = "arbitrary", [true] = "paired", NULL};
 
-static const char *const answers[] = {
-    [NAT_SILENT] = "drop", [NAT_RESET] = "reset", [NAT_UNREACHABLE] = "unreachable", NULL};
+static const char *const answers[] = {[NAT_UNINVITED_DROP] = "drop",
+                                      [NAT_UNINVITED_RESET] = "reset",
+                                      [NAT_UNINVITED_UNREACHABLE] = "unreachable",
+                                      NULL};
 
 enum { IPV6_FIREWALL, IPV6_OPEN, IPV6_NONE };
 static const char *const ipv6_words[] = {
@@ -58,12 +53,6 @@ static void whole_field(lua_State *L, const char *key, long least, long most, lo
     *out = (long)value;
     if ((double)*out != value)
         wrong(L, key, "no whole number");
-}
-
-static void port_field(lua_State *L, const char *key, uint16_t *out) {
-    long value = *out;
-    whole_field(L, key, 1, UINT16_MAX, &value);
-    *out = (uint16_t)value;
 }
 
 static void seconds_field(lua_State *L, const char *key, uint32_t *out) {
@@ -94,6 +83,19 @@ static int word_field(lua_State *L, const char *key, const char *const words[], 
     return found;
 }
 
+static bool is_listed(const char *const keys[], const char *key) {
+    for (; *keys; keys++)
+        if (strcmp(*keys, key) == 0)
+            return true;
+    return false;
+}
+
+static void check_keys(lua_State *L, const char *key, const char *const keys[]) {
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1))
+        if (lua_type(L, -2) != LUA_TSTRING || !is_listed(keys, lua_tostring(L, -2)))
+            wrong(L, key, lua_pushfstring(L, "no table with '%s'", luaL_tolstring(L, -2, NULL)));
+}
+
 /* Pushes the table that the field holds; false, and pushes nothing, when it is absent. */
 static bool table_field(lua_State *L, const char *key, const char *const keys[]) {
     if (lua_getfield(L, -1, key) == LUA_TNIL) {
@@ -103,8 +105,27 @@ static bool table_field(lua_State *L, const char *key, const char *const keys[])
     if (!lua_istable(L, -1))
         wrong(L, key, "no table");
     if (keys)
-        check_options(L, lua_gettop(L), keys);
+        check_keys(L, key, keys);
     return true;
+}
+
+/* The same of a list, without regard to metamethods; its length is in *count. */
+static bool list_field(lua_State *L, const char *key, unsigned most, unsigned *count) {
+    if (!table_field(L, key, NULL))
+        return false;
+    lua_Unsigned length = lua_rawlen(L, -1);
+    if (length > most)
+        wrong(L, key, lua_pushfstring(L, "a list of more than %d", (int)most));
+    *count = (unsigned)length;
+    return true;
+}
+
+/* Pushes the list's element; its text, or NULL when it is none or holds a NUL. */
+static const char *push_text(lua_State *L, unsigned index) {
+    size_t length;
+    lua_rawgeti(L, -1, (lua_Integer)index + 1);
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &length) : NULL;
+    return text && strlen(text) == length ? text : NULL;
 }
 
 /* --- the parts ----------------------------------------------------------------------------- */
@@ -112,21 +133,41 @@ static bool table_field(lua_State *L, const char *key, const char *const keys[])
 /* Type, delta and value of the table on top; false when it names no type. */
 static bool named_fields(lua_State *L, struct nat_config *out) {
     long value = 0;
-    bool named = lua_getfield(L, -1, "type") != LUA_TNIL;
-    lua_getfield(L, -2, "delta");
-    const char *type = lua_tostring(L, -2), *delta = lua_tostring(L, -1);
-    lua_pop(L, 2); /* both stay in the table */
     whole_field(L, "value", -UINT16_MAX, UINT16_MAX, &value);
+    bool named = lua_getfield(L, -1, "type") != LUA_TNIL;
+    bool has_delta = lua_getfield(L, -2, "delta") != LUA_TNIL;
+    const char *type = lua_tostring(L, -2), *delta = lua_tostring(L, -1);
+    if (!named && (has_delta || value != 0))
+        luaL_error(L, "a router's NAT has a delta or a value, but no type");
     if (named && nat_config_named(type, delta, (int)value, out) != 0)
         luaL_error(L, "a router's NAT is no %s/%s with value %d", type ? type : "?",
                    delta ? delta : "na", (int)value);
+    lua_pop(L, 2);
     return named;
 }
 
+static uint16_t port_at(lua_State *L, unsigned index) {
+    lua_rawgeti(L, -1, (lua_Integer)index + 1);
+    lua_Integer port = lua_isinteger(L, -1) ? lua_tointeger(L, -1) : 0;
+    lua_pop(L, 1);
+    return port >= 1 && port <= UINT16_MAX ? (uint16_t)port : 0;
+}
+
+static void ports_field(lua_State *L, struct nat_behaviour *out) {
+    unsigned count;
+    if (!list_field(L, "ports", 2, &count))
+        return;
+    out->first = port_at(L, 0);
+    out->last = port_at(L, 1);
+    if (out->first == 0 || out->last < out->first)
+        wrong(L, "ports", "no list of a first and a last port");
+    lua_pop(L, 1);
+}
+
 static void behaviour_field(lua_State *L, enum nat_protocol protocol, struct nat_behaviour *out) {
-    static const char *const keys[] = {
-        "type",       "delta",  "value",         "mapping",      "first",     "last", "filtering",
-        "allocation", "idle_s", "established_s", "transitory_s", "uninvited", NULL};
+    static const char *const keys[] = {"type",      "delta", "value",     "mapping",
+                                       "filtering", "ports", "timeout_s", "transitory_s",
+                                       "uninvited", NULL};
     struct nat_config named;
     if (!table_field(L, router_protocols[protocol], keys))
         return;
@@ -134,86 +175,79 @@ static void behaviour_field(lua_State *L, enum nat_protocol protocol, struct nat
         *out = named.protocols[protocol];
     out->mapping = (enum nat_scope)word_field(L, "mapping", scopes, (int)out->mapping);
     out->filtering = (enum nat_scope)word_field(L, "filtering", scopes, (int)out->filtering);
-    out->allocation =
-        (enum nat_allocation)word_field(L, "allocation", allocations, (int)out->allocation);
     out->uninvited = (enum nat_uninvited)word_field(L, "uninvited", answers, (int)out->uninvited);
-    long value = out->value;
-    whole_field(L, "value", -UINT16_MAX, UINT16_MAX, &value);
-    out->value = (int)value;
-    port_field(L, "first", &out->first);
-    port_field(L, "last", &out->last);
-    seconds_field(L, "idle_s", &out->idle_s);
-    seconds_field(L, "established_s", &out->established_s);
+    ports_field(L, out);
+    seconds_field(L, "timeout_s", protocol == NAT_TCP ? &out->established_s : &out->idle_s);
     seconds_field(L, "transitory_s", &out->transitory_s);
     lua_pop(L, 1);
 }
 
 static void external_field(lua_State *L, struct nat_config *out) {
-    if (!table_field(L, "external", NULL))
+    if (!list_field(L, "external", NAT_ADDRESSES, &out->external_count))
         return;
-    lua_Integer count = luaL_len(L, -1);
-    if (count > NAT_ADDRESSES)
-        wrong(L, "external", "longer than 8 addresses");
-    for (lua_Integer i = 1; i <= count; i++) {
-        size_t length;
-        lua_geti(L, -1, i);
-        const char *text = lua_tolstring(L, -1, &length);
-        if (!text || ip_parse(text, length, &out->external[i - 1]) != 0 ||
-            out->external[i - 1].family != 4)
+    for (unsigned i = 0; i < out->external_count; i++) {
+        const char *text = push_text(L, i);
+        struct ip *ip = &out->external[i];
+        if (!text || ip_parse(text, strlen(text), ip) != 0 || ip->family != 4)
             wrong(L, "external", "no list of IPv4 addresses");
         lua_pop(L, 1);
     }
-    out->external_count = (unsigned)count;
     lua_pop(L, 1);
 }
 
 static void open_ports_field(lua_State *L, struct nat_config *out) {
-    if (!table_field(L, "open_ports", NULL))
+    unsigned count;
+    if (!list_field(L, "open_ports", NAT_OPEN_PORTS, &count))
         return;
-    lua_Integer count = luaL_len(L, -1);
-    if (count > NAT_OPEN_PORTS)
-        wrong(L, "open_ports", "longer than 16 ports");
     memset(out->open_ports, 0, sizeof out->open_ports);
-    for (lua_Integer i = 1; i <= count; i++) {
-        lua_geti(L, -1, i);
-        lua_Integer port = lua_isinteger(L, -1) ? lua_tointeger(L, -1) : 0;
-        if (port < 1 || port > UINT16_MAX)
+    for (unsigned i = 0; i < count; i++) {
+        out->open_ports[i] = port_at(L, i);
+        if (out->open_ports[i] == 0)
             wrong(L, "open_ports", "no list of ports");
-        out->open_ports[i - 1] = (uint16_t)port;
-        lua_pop(L, 1);
     }
     lua_pop(L, 1);
 }
 
 static void nat_field(lua_State *L, struct nat_config *out) {
-    static const char *const keys[] = {
-        "type",   "delta",   "value", "udp",         "tcp",        "icmp",       "external",
-        "paired", "hairpin", "noise", "table_limit", "time_scale", "open_ports", NULL};
+    static const char *const keys[] = {"type",  "delta",      "value",      "udp",     "tcp",
+                                       "icmp",  "external",   "pairing",    "hairpin", "noise",
+                                       "table", "time_scale", "open_ports", NULL};
     if (!table_field(L, "nat", keys) || !named_fields(L, out))
         luaL_error(L, "a router needs 'nat' with a type");
     for (int i = 0; i < NAT_PROTOCOLS; i++)
         behaviour_field(L, (enum nat_protocol)i, &out->protocols[i]);
     long table_limit = out->table_limit;
-    whole_field(L, "table_limit", 1, 1 << 20, &table_limit);
+    whole_field(L, "table", 1, 1 << 20, &table_limit);
     out->table_limit = (uint32_t)table_limit;
-    bool_field(L, "paired", &out->paired);
+    out->paired = word_field(L, "pairing", pairings, out->paired) != 0;
     bool_field(L, "hairpin", &out->hairpin);
-    number_field(L, "noise", 0, 100000, &out->noise);
+    number_field(L, "noise", 0, NAT_NOISE_MAX, &out->noise);
     number_field(L, "time_scale", 1e-6, 1e6, &out->time_scale);
     external_field(L, out);
     open_ports_field(L, out);
     lua_pop(L, 1);
 }
 
-/* A firewall lets in what was asked for and nothing else, as routers with Linux do: RFC 6092,
- * REC-11 and REC-33, leave the choice. */
+/* A firewall lets in what was asked for and nothing else, as Linux' connection tracking does. What
+ * is said of the router and not of its translation holds for IPv6 too. */
 static void ipv6_field(lua_State *L, struct router_config *out) {
     int word = word_field(L, "ipv6", ipv6_words, IPV6_FIREWALL);
-    nat_config_firewall(&out->ipv6);
+    const struct nat_config *ipv4 = &out->ipv4;
+    struct nat_config *ipv6 = &out->ipv6;
     out->no_ipv6 = word == IPV6_NONE;
-    for (int i = 0; i < NAT_PROTOCOLS; i++)
-        out->ipv6.protocols[i].filtering =
-            word == IPV6_OPEN ? NAT_UNFILTERED : NAT_ADDRESS_AND_PORT_DEPENDENT;
+    nat_config_firewall(word == IPV6_OPEN ? NAT_FILTER_NONE : NAT_ADDRESS_AND_PORT_DEPENDENT, ipv6);
+    ipv6->table_limit = ipv4->table_limit;
+    ipv6->time_scale = ipv4->time_scale;
+    memcpy(ipv6->open_ports, ipv4->open_ports, sizeof ipv6->open_ports);
+    for (int i = 0; i < NAT_PROTOCOLS; i++) {
+        const struct nat_behaviour *like = &ipv4->protocols[i];
+        struct nat_behaviour *rule = &ipv6->protocols[i];
+        rule->blocked = like->blocked;
+        rule->uninvited = like->uninvited;
+        rule->idle_s = like->idle_s;
+        rule->established_s = like->established_s;
+        rule->transitory_s = like->transitory_s;
+    }
 }
 
 static void link_field(lua_State *L, const char *key, struct link_config *out) {
@@ -249,18 +283,13 @@ static bool parse_prefix(const char *text, struct router_prefix *out) {
 }
 
 static void inside_field(lua_State *L, struct router_config *out) {
-    if (!table_field(L, "inside", NULL))
+    if (!list_field(L, "inside", ROUTER_PREFIXES, &out->inside_count))
         return;
-    lua_Integer count = luaL_len(L, -1);
-    if (count > ROUTER_PREFIXES)
-        wrong(L, "inside", "longer than 16 prefixes");
-    for (lua_Integer i = 1; i <= count; i++) {
-        lua_geti(L, -1, i);
-        if (!parse_prefix(lua_tostring(L, -1), &out->inside[i - 1]))
+    for (unsigned i = 0; i < out->inside_count; i++) {
+        if (!parse_prefix(push_text(L, i), &out->inside[i]))
             wrong(L, "inside", "no list of prefixes like 192.168.1.0/24");
         lua_pop(L, 1);
     }
-    out->inside_count = (unsigned)count;
     lua_pop(L, 1);
 }
 

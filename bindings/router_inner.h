@@ -9,16 +9,18 @@
 
 #include <lua.h>
 
-/* Reads the table at `arg`; throws for what is unknown, of another type or out of range:
+/* Reads the table at `arg`; throws for what is unknown, of another type or out of range. What nat
+ * says but for the translation holds for IPv6 too:
  *
  *   { nat = {type=, delta=, value=, udp = behaviour, tcp = behaviour, icmp = behaviour,
- *            external = {ip, …}, paired=, hairpin=, noise=, table_limit=, time_scale=,
+ *            external = {ip, …}, pairing=, hairpin=, noise=, table=, time_scale=,
  *            open_ports = {port, …}},
  *     ipv6 = "firewall"|"open"|"none", inside = {"ip/bits", …}, out = link, ["in"] = link,
  *     flush = boolean }
- *   behaviour: {type=, delta=, value=, mapping=, filtering=, allocation=, uninvited=, first=,
- * last=, idle_s=, established_s=, transitory_s=}, laid over what nat's type and delta say link:
- * {delay_ms=, jitter_ms=, loss=, duplicate=, reorder=, rate_mbit=, up=} */
+ *
+ *   behaviour: {type=, delta=, value=, mapping=, filtering=, uninvited=, ports = {first, last},
+ *               timeout_s=, transitory_s=}, laid over what nat's type and delta say
+ *   link:      {delay_ms=, jitter_ms=, loss=, duplicate=, reorder=, rate_mbit=, up=} */
 void check_router_config(lua_State *L, int arg, struct router_config *out, bool *flush);
 
 /* The words of the configuration, by the model's numbers. */

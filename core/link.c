@@ -1,4 +1,6 @@
 #include "core/link.h"
+#include "core/chance.h"
+#include "core/frame.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +12,8 @@ struct slot {
     struct slot *next;
     uint64_t due_ns;
     size_t length;
-    uint8_t bytes[LINK_PACKET_SIZE];
+    enum link_fate fate;
+    uint8_t bytes[FRAME_SIZE];
 };
 
 struct slots { /* a block of the pool */
@@ -25,7 +28,7 @@ struct lane {
 
 struct link {
     struct link_config config;
-    uint64_t random;
+    struct chance chance;
     struct lane in_order, held_back; /* what comes out is the earlier of the two heads */
     uint64_t idle_at_ns;             /* when the last packet will have left the queue */
     struct slot *unused, *popped;
@@ -37,7 +40,7 @@ int link_new(uint64_t seed, struct link **out) {
     struct link *link = calloc(1, sizeof *link);
     if (!link)
         return UV_ENOMEM;
-    link->random = seed;
+    link->chance.state = seed;
     *out = link;
     return 0;
 }
@@ -58,22 +61,9 @@ void link_configure(struct link *link, const struct link_config *config) {
         link_flush(link);
 }
 
-/* splitmix64 (Steele, Lea, Flood 2014): any seed will do, and each step is one of 2^64. */
-static uint64_t random_u64(struct link *link) {
-    uint64_t z = link->random += 0x9e3779b97f4a7c15;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
-
-/* At least 0, less than 1. */
-static double random_share(struct link *link) {
-    return (double)(random_u64(link) >> 11) * 0x1p-53;
-}
-
 /* A share of none takes no number, so that what else happens does not depend on it. */
 static bool happens(struct link *link, double share) {
-    return share > 0 && random_share(link) < share;
+    return share > 0 && chance_share(&link->chance) < share;
 }
 
 /* --- the pool ------------------------------------------------------------------------------ */
@@ -102,11 +92,11 @@ static struct slot *take(struct link *link) {
 
 /* --- packets on their way ------------------------------------------------------------------ */
 
-static bool enqueue(struct link *link, struct lane *lane, uint64_t due_ns, const uint8_t *bytes,
-                    size_t length) {
+static struct slot *enqueue(struct link *link, struct lane *lane, uint64_t due_ns,
+                            const uint8_t *bytes, size_t length) {
     struct slot *slot = take(link);
     if (!slot)
-        return false;
+        return NULL;
     memcpy(slot->bytes, bytes, length);
     slot->length = length;
     slot->due_ns = lane->first && lane->last->due_ns > due_ns ? lane->last->due_ns : due_ns;
@@ -117,7 +107,7 @@ static bool enqueue(struct link *link, struct lane *lane, uint64_t due_ns, const
         lane->first = slot;
     lane->last = slot;
     link->count++;
-    return true;
+    return slot;
 }
 
 /* How long the link is busy with so many bytes. */
@@ -131,7 +121,7 @@ static bool through_queue(struct link *link, uint64_t now_ns, size_t length, uin
     if (link->config.rate == 0)
         return true;
     uint64_t begin_ns = link->idle_at_ns > now_ns ? link->idle_at_ns : now_ns;
-    uint64_t room_ns = busy_ns(link, (size_t)LINK_QUEUE_PACKETS * LINK_PACKET_SIZE);
+    uint64_t room_ns = busy_ns(link, (size_t)LINK_QUEUE_PACKETS * FRAME_SIZE);
     if (begin_ns - now_ns > (room_ns > LINK_QUEUE_NS ? room_ns : LINK_QUEUE_NS))
         return false;
     *at_ns = link->idle_at_ns = begin_ns + busy_ns(link, length);
@@ -142,7 +132,7 @@ static uint64_t delay_ns(struct link *link) {
     uint64_t jitter_ns = link->config.jitter_ns, delay = link->config.delay_ns;
     if (jitter_ns == 0)
         return delay;
-    delay += (uint64_t)(random_share(link) * 2 * (double)jitter_ns);
+    delay += (uint64_t)(chance_share(&link->chance) * 2 * (double)jitter_ns);
     return delay > jitter_ns ? delay - jitter_ns : 0;
 }
 
@@ -150,18 +140,21 @@ enum link_fate link_push(struct link *link, uint64_t now_ns, const uint8_t *byte
     uint64_t due_ns;
     if (link->config.down)
         return LINK_DOWN;
-    if (length > LINK_PACKET_SIZE || happens(link, link->config.loss))
+    if (length > FRAME_SIZE || happens(link, link->config.loss))
         return LINK_LOST;
     if (!through_queue(link, now_ns, length, &due_ns))
         return LINK_FULL;
     due_ns += delay_ns(link);
     bool late = happens(link, link->config.reorder), twice = happens(link, link->config.duplicate);
-    if (!enqueue(link, late ? &link->held_back : &link->in_order,
-                 late ? due_ns + LINK_HELD_BACK_NS : due_ns, bytes, length))
+    struct slot *slot = enqueue(link, late ? &link->held_back : &link->in_order,
+                                late ? due_ns + LINK_HELD_BACK_NS : due_ns, bytes, length);
+    if (!slot)
         return LINK_FULL;
-    if (twice && enqueue(link, &link->in_order, due_ns, bytes, length))
-        return LINK_DUPLICATED;
-    return late ? LINK_REORDERED : LINK_QUEUED;
+    slot->fate = late ? LINK_REORDERED : LINK_QUEUED;
+    struct slot *copy = twice ? enqueue(link, &link->in_order, due_ns, bytes, length) : NULL;
+    if (copy)
+        slot->fate = copy->fate = LINK_DUPLICATED;
+    return slot->fate;
 }
 
 static struct lane *next_lane(struct link *link) {
@@ -176,19 +169,19 @@ uint64_t link_next_due(const struct link *link) {
     return late && late->due_ns < due_ns ? late->due_ns : due_ns;
 }
 
-uint8_t *link_pop(struct link *link, uint64_t now_ns, size_t *length) {
+bool link_pop(struct link *link, uint64_t now_ns, struct link_packet *out) {
     struct lane *lane = next_lane(link);
     struct slot *slot = lane->first;
     if (link->popped)
         release(link, link->popped);
     link->popped = NULL;
     if (!slot || slot->due_ns > now_ns)
-        return NULL;
+        return false;
     lane->first = slot->next;
     link->popped = slot;
     link->count--;
-    *length = slot->length;
-    return slot->bytes;
+    *out = (struct link_packet){slot->bytes, slot->length, slot->fate};
+    return true;
 }
 
 unsigned link_count(const struct link *link) {

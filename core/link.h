@@ -2,7 +2,7 @@
  * order, a rate with a queue before it, and the cable that is pulled.
  *
  * Provides  struct link: packets in, and the same ones out when their time has come
- * Uses      nothing of ours
+ * Uses      chance, frame
  * Owns      copies of the packets, in a pool that grows as needed and is used again
  * Pure: time (ns of a clock that does not go back) and the seed of all chance are arguments. */
 #ifndef CORE_LINK_H
@@ -12,7 +12,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LINK_PACKET_SIZE 1520     /* an Ethernet frame with an MTU of 1500 and a tag (802.1Q) */
 #define LINK_PACKETS 32768        /* at most, wherever they are on the link: 50 MB */
 #define LINK_QUEUE_NS 100000000   /* what waits for its turn when there is a rate: 100 ms, */
 #define LINK_QUEUE_PACKETS 16     /* or so many packets, if that is more */
@@ -34,8 +33,14 @@ enum link_fate {
     LINK_LOST,       /* by chance */
     LINK_FULL,       /* it found the queue full (tail drop) */
     LINK_DOWN,
+    LINK_FATES, /* how many there are */
 };
-#define LINK_FATES 6
+
+struct link_packet {
+    uint8_t *bytes; /* to be read and written */
+    size_t length;
+    enum link_fate fate; /* the one that it got when it was pushed */
+};
 
 struct link;
 
@@ -46,12 +51,12 @@ void link_free(struct link *link);
  * it because the delay has become less. */
 void link_configure(struct link *link, const struct link_config *config);
 
-/* Packets longer than LINK_PACKET_SIZE are LINK_LOST. */
+/* Packets longer than FRAME_SIZE are LINK_LOST. */
 enum link_fate link_push(struct link *link, uint64_t now_ns, const uint8_t *bytes, size_t length);
 
-/* The next packet whose time has come, or NULL. It is the caller's, to read and write, until the
- * next call for this link. */
-uint8_t *link_pop(struct link *link, uint64_t now_ns, size_t *length);
+/* The next packet whose time has come; false when there is none. Its bytes are the caller's until
+ * the next call for this link. */
+bool link_pop(struct link *link, uint64_t now_ns, struct link_packet *out);
 
 uint64_t link_next_due(const struct link *link); /* UINT64_MAX when it is empty */
 unsigned link_count(const struct link *link);    /* packets on their way */

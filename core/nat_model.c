@@ -3,7 +3,7 @@
 #include "core/nat_model_state.h"
 #include "core/nat_model_tcp.h"
 
-/* Outbound ------------------------------------------------------------------------------------- */
+/* --- outbound ----------------------------------------------------------------------------- */
 
 static bool is_open_port(const struct nat_config *config, uint16_t port) {
     for (unsigned i = 0; i < NAT_OPEN_PORTS && config->open_ports[i] != 0; i++)
@@ -13,7 +13,7 @@ static bool is_open_port(const struct nat_config *config, uint16_t port) {
 }
 
 static bool keeps_state(const struct nat_behaviour *rule) {
-    return rule->translates || rule->filtering != NAT_UNFILTERED;
+    return rule->translates || rule->filtering != NAT_FILTER_NONE;
 }
 
 static bool is_blocked(const struct nat_model *model, const struct nat_passage *passage) {
@@ -85,7 +85,7 @@ static bool leave(struct nat_model *model, struct nat_passage *passage) {
     return true;
 }
 
-/* Inbound -------------------------------------------------------------------------------------- */
+/* --- inbound ------------------------------------------------------------------------------ */
 
 static bool lets_in(struct nat_model *model, const struct nat_passage *passage,
                     const struct nat_mapping *mapping, const struct nat_session *session) {
@@ -95,7 +95,7 @@ static bool lets_in(struct nat_model *model, const struct nat_passage *passage,
     case NAT_ADDRESS_AND_PORT_DEPENDENT:
         return session && !(passage->syn && nat_tcp_over(session->tcp));
     case NAT_ENDPOINT_INDEPENDENT:
-    case NAT_UNFILTERED:
+    case NAT_FILTER_NONE:
         break;
     }
     return true;
@@ -134,16 +134,15 @@ static bool enter(struct nat_model *model, struct nat_passage *passage) {
  * 5382, REQ-4 would have the answer wait for 6 seconds: routers that answer do it at once. */
 static enum nat_verdict refuse(const struct nat_passage *passage) {
     static const enum nat_verdict answers[] = {
-        [NAT_SILENT] = NAT_DROP,
-        [NAT_RESET] = NAT_ANSWER_RESET,
-        [NAT_UNREACHABLE] = NAT_ANSWER_UNREACHABLE,
+        [NAT_UNINVITED_DROP] = NAT_DROP,
+        [NAT_UNINVITED_RESET] = NAT_ANSWER_RESET,
+        [NAT_UNINVITED_UNREACHABLE] = NAT_ANSWER_UNREACHABLE,
     };
     bool uninvited = passage->reason == NAT_NO_MAPPING || passage->reason == NAT_FILTERED;
     return uninvited && passage->syn ? answers[passage->rule->uninvited] : NAT_DROP;
 }
 
-/* The model --------------------------------------------------------------------------------------
- */
+/* --- the model ---------------------------------------------------------------------------- */
 
 static enum nat_verdict say(enum nat_reason why, enum nat_verdict verdict,
                             enum nat_reason *reason) {
@@ -236,7 +235,8 @@ static bool quote_out(const struct nat_model *model, struct nat_packet *packet) 
     return true;
 }
 
-/* RFC 5508, REQ-3 to REQ-5: the packet that is quoted must have passed here. */
+/* RFC 5508, REQ-4 (from outside) and REQ-5 (from inside): an error about nothing that passed here
+ * is dropped. */
 enum nat_verdict nat_model_error(struct nat_model *model, uint64_t now_ms, bool inbound,
                                  struct nat_packet *packet) {
     nat_advance(model, now_ms);

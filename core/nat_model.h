@@ -12,7 +12,7 @@
  *
  * What goes out makes sessions; of what comes in only a TCP SYN does that a filter lets in. UDP and
  * ICMP sessions are refreshed by what goes out alone (RFC 4787, 4.3, REQ-6; not 6a), TCP's by both
- * directions. A router without translation whose filters are NAT_UNFILTERED keeps no state. */
+ * directions. A router without translation whose filters are NAT_FILTER_NONE keeps no state. */
 #ifndef CORE_NAT_MODEL_H
 #define CORE_NAT_MODEL_H
 
@@ -32,26 +32,31 @@ enum nat_scope {
     NAT_ADDRESS_AND_PORT_DEPENDENT,
     /* Of filters alone: not even a mapping is asked for. What is translated needs one all the same,
      * so it is filtered endpoint-independently then. */
-    NAT_UNFILTERED,
+    NAT_FILTER_NONE,
 };
 
-/* How an external port is chosen: the deltas of the address format. What is taken is skipped, and
+/* How an external port is chosen: the deltas of the address format (port assignment, RFC 4787,
+ * 4.2). What is taken is skipped, and
  * what leaves the range comes in again at its other end. */
-enum nat_allocation {
-    NAT_PORT_EQUAL,
-    NAT_PORT_PRESERVING,  /* local port + a constant, which comes from the seed */
-    NAT_PORT_INDEPENDENT, /* last + value, whatever the local port */
-    NAT_PORT_DEPENDENT,   /* last + value when the local port is the last one + 1, else random */
-    NAT_PORT_RANDOM,
+enum nat_delta {
+    NAT_DELTA_EQUAL,
+    NAT_DELTA_PRESERVING,  /* local port + a constant, which comes from the seed */
+    NAT_DELTA_INDEPENDENT, /* last + value, whatever the local port */
+    NAT_DELTA_DEPENDENT,   /* last + value when the local port is the last one + 1, else random */
+    NAT_DELTA_RANDOM,
 };
 
-enum nat_uninvited { NAT_SILENT, NAT_RESET, NAT_UNREACHABLE }; /* what an uninvited SYN gets */
+enum nat_uninvited { /* what a SYN gets that nobody asked for */
+                     NAT_UNINVITED_DROP,
+                     NAT_UNINVITED_RESET,
+                     NAT_UNINVITED_UNREACHABLE,
+};
 
 struct nat_behaviour {
     bool translates; /* else inside endpoints are external ones as they are */
     bool blocked;    /* nothing passes but TCP to `open_ports` */
     enum nat_scope mapping, filtering;
-    enum nat_allocation allocation;
+    enum nat_delta delta;
     enum nat_uninvited uninvited;
     int value;            /* of independent and dependent; may be negative, never 0 */
     uint16_t first, last; /* external ports, both included */
@@ -62,6 +67,7 @@ struct nat_behaviour {
 
 #define NAT_ADDRESSES 8
 #define NAT_OPEN_PORTS 16
+#define NAT_NOISE_MAX 100000
 
 struct nat_config {
     struct nat_behaviour protocols[NAT_PROTOCOLS];
@@ -69,7 +75,8 @@ struct nat_config {
     unsigned external_count;
     bool paired;  /* an inside address keeps one external address (RFC 4787, 4.1) */
     bool hairpin; /* RFC 4787, 6: external source address and port; of UDP and TCP */
-    /* Other people's flows per second, of UDP and as many of TCP, that take external ports. */
+    /* Other people's flows per second, of UDP and as many of TCP, that take external ports; up to
+     * NAT_NOISE_MAX. */
     double noise;
     /* Mappings at most, and 4 times as many sessions; what comes then is dropped. */
     uint32_t table_limit;
@@ -84,18 +91,22 @@ struct nat_config {
  * independent and dependent. */
 int nat_config_named(const char *type, const char *delta, int value, struct nat_config *out);
 
-/* Stateful, nothing translated, as RFC 6092 recommends for IPv6 at homes: filters are
- * endpoint-independent (REC-11, REC-33). */
-void nat_config_firewall(struct nat_config *out);
+/* Nothing translated, as RFC 6092 recommends for IPv6 at homes; it leaves the choice how strict the
+ * filters are (REC-11, REC-33). With NAT_FILTER_NONE there is no firewall. */
+void nat_config_firewall(enum nat_scope filtering, struct nat_config *out);
 
 /* Whether a model can be made of it: 0 or UV_EINVAL. */
 int nat_config_check(const struct nat_config *config);
+
+bool nat_is_external(const struct nat_config *config, const struct ip *ip);
+
+enum nat_tcp_flag { NAT_FIN = 1, NAT_SYN = 2, NAT_RST = 4, NAT_ACK = 16 }; /* RFC 9293, 3.1 */
 
 struct nat_packet {
     enum nat_protocol protocol;
     struct ip source, destination;
     uint16_t source_port, destination_port;
-    uint8_t tcp_flags; /* RFC 9293, 3.1: FIN 1, SYN 2, RST 4, ACK 16 */
+    uint8_t tcp_flags; /* enum nat_tcp_flag, and others */
 };
 
 enum nat_verdict {
@@ -119,6 +130,7 @@ enum nat_reason {
     NAT_NO_PORT,
     NAT_NO_HAIRPIN,
     NAT_BAD_STATE, /* no session, and it cannot begin one: TCP without SYN, an echo's reply */
+    NAT_REASONS,   /* how many there are */
 };
 
 struct nat_model;
@@ -138,10 +150,10 @@ enum nat_verdict nat_model_out(struct nat_model *model, uint64_t now_ms, struct 
 enum nat_verdict nat_model_in(struct nat_model *model, uint64_t now_ms, struct nat_packet *packet,
                               enum nat_reason *reason);
 
-/* An ICMP error (RFC 5508, 4; never ends, makes or refreshes a mapping): `packet` is the one that
- * it quotes, as the quote has it. From the outside (`inbound`), the quote's source is an external
- * endpoint of ours and becomes the inside one; from the inside, its destination is an inside
- * endpoint and becomes the external one. Returns NAT_PASS or NAT_DROP. */
+/* An ICMP error (RFC 5508, 4; it never ends, makes or refreshes a mapping): `packet` is the one
+ * that it quotes, as the quote has it. From the outside (`inbound`), the quote's source is an
+ * external endpoint of ours and becomes the inside one; from the inside, its destination is an
+ * inside endpoint and becomes the external one. Returns NAT_PASS or NAT_DROP. */
 enum nat_verdict nat_model_error(struct nat_model *model, uint64_t now_ms, bool inbound,
                                  struct nat_packet *packet);
 

@@ -12,7 +12,7 @@ static const struct nat_type {
     bool translates, blocked;
     enum nat_scope mapping, filtering;
 } types[] = {
-    {"open", false, false, NAT_ENDPOINT_INDEPENDENT, NAT_UNFILTERED},
+    {"open", false, false, NAT_ENDPOINT_INDEPENDENT, NAT_FILTER_NONE},
     {"udp-firewall", false, false, NAT_ENDPOINT_INDEPENDENT, NAT_ADDRESS_AND_PORT_DEPENDENT},
     {"full-cone", true, false, NAT_ENDPOINT_INDEPENDENT, NAT_ENDPOINT_INDEPENDENT},
     {"restricted", true, false, NAT_ENDPOINT_INDEPENDENT, NAT_ADDRESS_DEPENDENT},
@@ -22,11 +22,11 @@ static const struct nat_type {
 };
 
 static const char *const deltas[] = {
-    [NAT_PORT_EQUAL] = "equal",
-    [NAT_PORT_PRESERVING] = "preserving",
-    [NAT_PORT_INDEPENDENT] = "independent",
-    [NAT_PORT_DEPENDENT] = "dependent",
-    [NAT_PORT_RANDOM] = "random",
+    [NAT_DELTA_EQUAL] = "equal",
+    [NAT_DELTA_PRESERVING] = "preserving",
+    [NAT_DELTA_INDEPENDENT] = "independent",
+    [NAT_DELTA_DEPENDENT] = "dependent",
+    [NAT_DELTA_RANDOM] = "random",
 };
 
 /* HTTP, HTTPS, MQTT, MQTT over TLS, STUN and TURN, the same over TLS. */
@@ -41,7 +41,7 @@ static const struct nat_behaviour usual = {
     .established_s = 7440,
     .transitory_s = 240,
 };
-enum { ICMP_IDLE_S = 60, TABLE_LIMIT = 65536, NOISE_MAX = 100000 };
+enum { ICMP_IDLE_S = 60, TABLE_LIMIT = 65536 };
 
 static void lay_out(const struct nat_behaviour *behaviour, struct nat_config *out) {
     *out = (struct nat_config){.paired = true, .table_limit = TABLE_LIMIT, .time_scale = 1};
@@ -58,62 +58,65 @@ static const struct nat_type *find_type(const char *name) {
     return NULL;
 }
 
-static bool find_delta(const char *name, enum nat_allocation *out) {
+static bool find_delta(const char *name, enum nat_delta *out) {
     for (size_t i = 0; i < LENGTH(deltas); i++)
         if (strcmp(deltas[i], name) == 0) {
-            *out = (enum nat_allocation)i;
+            *out = (enum nat_delta)i;
             return true;
         }
     return false;
 }
 
-static bool steps(enum nat_allocation allocation) {
-    return allocation == NAT_PORT_INDEPENDENT || allocation == NAT_PORT_DEPENDENT;
+static bool steps(enum nat_delta delta) {
+    return delta == NAT_DELTA_INDEPENDENT || delta == NAT_DELTA_DEPENDENT;
 }
 
-int nat_config_named(const char *type_name, const char *delta, int value, struct nat_config *out) {
+int nat_config_named(const char *type_name, const char *delta_name, int value,
+                     struct nat_config *out) {
     const struct nat_type *type = find_type(type_name);
-    enum nat_allocation allocation = NAT_PORT_EQUAL;
+    enum nat_delta delta = NAT_DELTA_EQUAL;
     if (!type)
         return UV_EINVAL;
-    bool has_delta = delta && strcmp(delta, "na") != 0;
-    if (has_delta ? !find_delta(delta, &allocation) : type->translates && !type->blocked)
+    bool has_delta = delta_name && strcmp(delta_name, "na") != 0;
+    if (has_delta ? !find_delta(delta_name, &delta) : type->translates && !type->blocked)
         return UV_EINVAL;
-    if (!type->translates && allocation != NAT_PORT_EQUAL)
+    if (!type->translates && delta != NAT_DELTA_EQUAL)
         return UV_EINVAL; /* where nothing is translated, ports stay as they are */
-    if (steps(allocation) && (value == 0 || value < -UINT16_MAX || value > UINT16_MAX))
+    if (steps(delta) && (value == 0 || value < -UINT16_MAX || value > UINT16_MAX))
         return UV_EINVAL;
     struct nat_behaviour behaviour = usual;
     behaviour.translates = type->translates;
     behaviour.blocked = type->blocked;
     behaviour.mapping = type->mapping;
     behaviour.filtering = type->filtering;
-    behaviour.allocation = allocation;
-    behaviour.value = steps(allocation) ? value : 0;
+    behaviour.delta = delta;
+    behaviour.value = steps(delta) ? value : 0;
     lay_out(&behaviour, out);
     return 0;
 }
 
-void nat_config_firewall(struct nat_config *out) {
-    lay_out(&usual, out); /* RFC 6092, REC-14 (UDP), REC-35 (TCP): the same times */
+void nat_config_firewall(enum nat_scope filtering, struct nat_config *out) {
+    struct nat_behaviour behaviour = usual; /* RFC 6092, REC-14 (UDP), REC-35 (TCP): these times */
+    behaviour.filtering = filtering;
+    lay_out(&behaviour, out);
 }
 
 static bool check_behaviour(const struct nat_behaviour *rule) {
     unsigned ports = rule->first <= rule->last ? rule->last - rule->first + 1u : 0;
     return (unsigned)rule->mapping <= NAT_ADDRESS_AND_PORT_DEPENDENT &&
-           (unsigned)rule->filtering <= NAT_UNFILTERED &&
-           (unsigned)rule->allocation <= NAT_PORT_RANDOM &&
-           (unsigned)rule->uninvited <= NAT_UNREACHABLE && rule->first > 0 && ports > 0 &&
-           (rule->allocation != NAT_PORT_PRESERVING || ports > 1) && /* the distance is not 0 */
-           (!steps(rule->allocation) ||
+           (unsigned)rule->filtering <= NAT_FILTER_NONE &&
+           (unsigned)rule->delta <= NAT_DELTA_RANDOM &&
+           (unsigned)rule->uninvited <= NAT_UNINVITED_UNREACHABLE && rule->first > 0 && ports > 0 &&
+           (rule->delta != NAT_DELTA_PRESERVING || ports > 1) && /* the distance is not 0 */
+           (!steps(rule->delta) ||
             (rule->value != 0 && rule->value >= -UINT16_MAX && rule->value <= UINT16_MAX)) &&
            rule->idle_s > 0 && rule->established_s > 0 && rule->transitory_s > 0;
 }
 
 int nat_config_check(const struct nat_config *config) {
     bool good = config->external_count <= NAT_ADDRESSES && config->table_limit > 0 &&
-                config->noise >= 0 && config->noise <= NOISE_MAX && isfinite(config->time_scale) &&
-                config->time_scale > 0;
+                config->noise >= 0 && config->noise <= NAT_NOISE_MAX &&
+                isfinite(config->time_scale) && config->time_scale > 0;
     for (unsigned i = 0; good && i < NAT_PROTOCOLS; i++)
         good = check_behaviour(&config->protocols[i]) &&
                (!config->protocols[i].translates || config->external_count > 0);
@@ -123,4 +126,11 @@ int nat_config_check(const struct nat_config *config) {
             good = !ip_equal(&config->external[i], &config->external[j]);
     }
     return good ? 0 : UV_EINVAL;
+}
+
+bool nat_is_external(const struct nat_config *config, const struct ip *ip) {
+    for (unsigned i = 0; i < config->external_count; i++)
+        if (ip_equal(&config->external[i], ip))
+            return true;
+    return false;
 }

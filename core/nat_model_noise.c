@@ -7,7 +7,7 @@ enum { LOCAL_FIRST = 1024, LOCALS = 65536 - LOCAL_FIRST };
 void nat_noise_schedule(struct nat_noise *noise, const struct nat_config *config, double after_ms) {
     double rate = 2 * config->noise / 1000; /* of UDP and TCP together, per ms */
     if (rate > 0)
-        noise->next_ms = after_ms - log1p(-nat_random_part(&noise->random)) / rate;
+        noise->next_ms = after_ms - log1p(-chance_share(&noise->chance)) / rate;
     else
         noise->next_ms = INFINITY;
 }
@@ -38,9 +38,9 @@ static unsigned held_limit(const struct nat_config *config) {
 
 void nat_noise_arrive(struct nat_noise *noise, const struct nat_config *config, uint64_t offset,
                       nat_ports_table ports, uint64_t now_ms) {
-    struct nat_random *random = &noise->random;
-    enum nat_protocol protocol = nat_random_below(random, 2) ? NAT_TCP : NAT_UDP;
-    uint16_t local = (uint16_t)(LOCAL_FIRST + nat_random_below(random, LOCALS));
+    struct chance *chance = &noise->chance;
+    enum nat_protocol protocol = chance_below(chance, 2) ? NAT_TCP : NAT_UDP;
+    uint16_t local = (uint16_t)(LOCAL_FIRST + chance_below(chance, LOCALS));
     const struct nat_behaviour *rule = &config->protocols[protocol];
     nat_noise_expire(noise, ports, now_ms);
     unsigned limit = held_limit(config);
@@ -48,8 +48,8 @@ void nat_noise_arrive(struct nat_noise *noise, const struct nat_config *config, 
         return;
     if (noise->count >= limit)
         end_oldest(noise, ports);
-    uint8_t address = (uint8_t)nat_random_below(random, config->external_count);
-    uint16_t port = nat_ports_take(&ports[protocol][address], rule, offset, local, random);
+    uint8_t address = (uint8_t)chance_below(chance, config->external_count);
+    uint16_t port = nat_ports_take(&ports[protocol][address], rule, offset, local, chance);
     if (port == 0)
         return;
     noise->held[(noise->first + noise->count++) % NAT_NOISE_HELD] = (struct nat_flow){

@@ -2,7 +2,7 @@
  * takes an external port by the router's rule and holds it for a while.
  *
  * Provides  struct nat_noise: when the next flow comes, and what it takes
- * Uses      nat_model_ports, nat_model_random
+ * Uses      nat_model_ports, chance
  * Owns      nothing; the ports that it holds are marked in the model's
  * Pure. Arrivals are a Poisson process that knows nothing of the packets between them. */
 #ifndef CORE_NAT_MODEL_NOISE_H
@@ -16,7 +16,7 @@
 typedef struct nat_ports nat_ports_table[NAT_PROTOCOLS][NAT_ADDRESSES];
 
 struct nat_noise {
-    struct nat_random random;
+    struct chance chance;
     double next_ms; /* when the next flow comes */
     uint64_t hold_ms;
     unsigned first, count;

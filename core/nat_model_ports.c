@@ -51,15 +51,15 @@ static uint16_t next_free(const struct nat_ports *ports, const struct nat_behavi
     return port || from == rule->first ? port : free_between(ports, rule->first, from - 1u);
 }
 
-static uint16_t draw(const struct nat_behaviour *rule, struct nat_random *random) {
-    return (uint16_t)(rule->first + nat_random_below(random, size_of(rule)));
+static uint16_t draw(const struct nat_behaviour *rule, struct chance *chance) {
+    return (uint16_t)(rule->first + chance_below(chance, size_of(rule)));
 }
 
 static uint16_t free_at_random(const struct nat_ports *ports, const struct nat_behaviour *rule,
-                               struct nat_random *random) {
-    uint16_t port = draw(rule, random);
+                               struct chance *chance) {
+    uint16_t port = draw(rule, chance);
     for (int i = 0; i < TRIES && is_taken(ports, port); i++)
-        port = draw(rule, random);
+        port = draw(rule, chance);
     return next_free(ports, rule, port);
 }
 
@@ -72,31 +72,31 @@ static uint16_t free_in_steps(const struct nat_ports *ports, const struct nat_be
 }
 
 static uint16_t choose(const struct nat_ports *ports, const struct nat_behaviour *rule,
-                       uint64_t offset, uint16_t local, struct nat_random *random) {
-    switch (rule->allocation) {
-    case NAT_PORT_EQUAL:
+                       uint64_t offset, uint16_t local, struct chance *chance) {
+    switch (rule->delta) {
+    case NAT_DELTA_EQUAL:
         return next_free(ports, rule, wrap(rule, local));
-    case NAT_PORT_PRESERVING: {
+    case NAT_DELTA_PRESERVING: {
         int64_t distance = 1 + (int64_t)(offset % (size_of(rule) - 1));
         return next_free(ports, rule, wrap(rule, local + distance));
     }
-    case NAT_PORT_INDEPENDENT:
+    case NAT_DELTA_INDEPENDENT:
         if (ports->last != 0)
             return free_in_steps(ports, rule);
         break;
-    case NAT_PORT_DEPENDENT:
+    case NAT_DELTA_DEPENDENT:
         if (ports->last != 0 && ports->next_local == local)
             return free_in_steps(ports, rule);
         break;
-    case NAT_PORT_RANDOM:
+    case NAT_DELTA_RANDOM:
         break;
     }
-    return free_at_random(ports, rule, random);
+    return free_at_random(ports, rule, chance);
 }
 
 uint16_t nat_ports_take(struct nat_ports *ports, const struct nat_behaviour *rule, uint64_t offset,
-                        uint16_t local, struct nat_random *random) {
-    uint16_t port = choose(ports, rule, offset, local, random);
+                        uint16_t local, struct chance *chance) {
+    uint16_t port = choose(ports, rule, offset, local, chance);
     if (port == 0)
         return 0;
     nat_ports_mark(ports, port);

@@ -1,14 +1,14 @@
 /* nat_model_ports: which ports of one external address are taken, and which one is next.
  *
  * Provides  struct nat_ports: take a port by a behaviour's rule, give it back
- * Uses      nat_model_random
+ * Uses      chance
  * Owns      nothing: 8 KiB without pointers; all zero is a set in which nothing is taken
  * Pure. */
 #ifndef CORE_NAT_MODEL_PORTS_H
 #define CORE_NAT_MODEL_PORTS_H
 
+#include "core/chance.h"
 #include "core/nat_model.h"
-#include "core/nat_model_random.h"
 
 struct nat_ports {
     uint64_t taken[65536 / 64]; /* one bit for each port */
@@ -20,7 +20,7 @@ struct nat_ports {
  * preserving: the distance that it makes in this range is never 0. Returns 0 when all ports of the
  * range are taken. */
 uint16_t nat_ports_take(struct nat_ports *ports, const struct nat_behaviour *rule, uint64_t offset,
-                        uint16_t local, struct nat_random *random);
+                        uint16_t local, struct chance *chance);
 
 void nat_ports_mark(struct nat_ports *ports, uint16_t port);
 void nat_ports_release(struct nat_ports *ports, uint16_t port);

@@ -9,7 +9,7 @@
 #define RESET_S 10 /* what a session has left after a RST; netfilter's "close" is as long */
 #define CATCH_UP_FLOWS 65536 /* of noise after a silence; what else would have come did not */
 
-/* Time ----------------------------------------------------------------------------------------- */
+/* --- time --------------------------------------------------------------------------------- */
 
 static void end_session(struct nat_model *model, struct nat_session *session) {
     const struct nat_mapping *mapping = session->mapping;
@@ -76,7 +76,7 @@ void nat_use(struct nat_model *model, const struct nat_passage *passage,
     nat_touch(&model->store, session, life_of(passage, session->tcp), model->now_ms);
 }
 
-/* Making --------------------------------------------------------------------------------------- */
+/* --- making ------------------------------------------------------------------------------- */
 
 struct nat_session *nat_begin_session(struct nat_model *model, struct nat_passage *passage,
                                       struct nat_mapping *mapping) {
@@ -96,11 +96,11 @@ static bool take_external(struct nat_model *model, const struct nat_passage *pas
     unsigned count = config->external_count, tries = config->paired ? 1 : count;
     unsigned first = config->paired
                          ? (unsigned)(nat_store_hash(&model->store, &passage->inside.ip) % count)
-                         : nat_random_below(&model->random, count);
+                         : chance_below(&model->chance, count);
     for (unsigned i = 0; i < tries; i++) {
         unsigned address = (first + i) % count;
         uint16_t port = nat_ports_take(&model->ports[passage->protocol][address], passage->rule,
-                                       model->offset, passage->inside.port, &model->random);
+                                       model->offset, passage->inside.port, &model->chance);
         if (port != 0) {
             mapping->address = address;
             mapping->external = (struct nat_end){config->external[address], port};
@@ -113,7 +113,7 @@ static bool take_external(struct nat_model *model, const struct nat_passage *pas
 /* Where the external port follows from the local one, each destination gets the same: no packet
  * tells such a mapping from an endpoint-independent one. */
 static enum nat_scope scope_of(const struct nat_behaviour *rule) {
-    bool follows = rule->allocation == NAT_PORT_EQUAL || rule->allocation == NAT_PORT_PRESERVING;
+    bool follows = rule->delta == NAT_DELTA_EQUAL || rule->delta == NAT_DELTA_PRESERVING;
     return follows ? NAT_ENDPOINT_INDEPENDENT : rule->mapping;
 }
 
@@ -156,7 +156,7 @@ struct nat_session *nat_begin_mapping(struct nat_model *model, struct nat_passag
     return NULL;
 }
 
-/* Configuration -------------------------------------------------------------------------------- */
+/* --- configuration ------------------------------------------------------------------------ */
 
 static uint64_t scaled_ms(const struct nat_config *config, uint32_t seconds) {
     double ms = seconds * 1000.0 * config->time_scale;
@@ -172,13 +172,6 @@ static void set_lives(struct nat_model *model) {
     lives_ms[NAT_LIFE_TRANSITORY] = scaled_ms(config, tcp->transitory_s);
     lives_ms[NAT_LIFE_ESTABLISHED] = scaled_ms(config, tcp->established_s);
     lives_ms[NAT_LIFE_RESET] = scaled_ms(config, RESET_S);
-}
-
-bool nat_is_external(const struct nat_config *config, const struct ip *ip) {
-    for (unsigned i = 0; i < config->external_count; i++)
-        if (ip_equal(&config->external[i], ip))
-            return true;
-    return false;
 }
 
 static void end_where_gone(struct nat_model *model, bool all) {
@@ -225,11 +218,11 @@ int nat_model_new(const struct nat_config *config, uint64_t seed, struct nat_mod
     struct nat_model *model = calloc(1, sizeof *model);
     if (!model)
         return UV_ENOMEM;
-    struct nat_random random = {seed};
-    model->random.state = nat_random_next(&random);
-    model->noise.random.state = nat_random_next(&random);
-    model->offset = nat_random_next(&random);
-    nat_store_init(&model->store, nat_random_next(&random));
+    struct chance chance = {seed};
+    model->chance.state = chance_next(&chance);
+    model->noise.chance.state = chance_next(&chance);
+    model->offset = chance_next(&chance);
+    nat_store_init(&model->store, chance_next(&chance));
     nat_model_configure(model, config, true);
     *out = model;
     return 0;

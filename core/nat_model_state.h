@@ -15,8 +15,8 @@ struct nat_model {
     bool started; /* now_ms holds a time */
     uint64_t now_ms;
     uint64_t lives_ms[NAT_LIVES];
-    uint64_t offset; /* of preserving allocation */
-    struct nat_random random;
+    uint64_t offset; /* of the delta preserving */
+    struct chance chance;
     struct nat_store store;
     struct nat_noise noise;
     nat_ports_table ports;
@@ -47,7 +47,5 @@ struct nat_session *nat_begin_mapping(struct nat_model *model, struct nat_passag
                                       struct nat_mapping *key);
 struct nat_session *nat_begin_session(struct nat_model *model, struct nat_passage *passage,
                                       struct nat_mapping *mapping);
-
-bool nat_is_external(const struct nat_config *config, const struct ip *ip);
 
 #endif

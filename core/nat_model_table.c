@@ -1,15 +1,14 @@
 #include "core/nat_model_table.h"
 
-#include "core/nat_model_random.h"
+#include "core/chance.h"
+#include "core/loop.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { BUCKETS_MIN = 64, CHUNK = 128 /* pieces */ };
 
-#define HOLDER(type, member, link) ((type *)(void *)((char *)(link)-offsetof(type, member)))
-
-/* Pieces of memory ----------------------------------------------------------------------------- */
+/* --- pieces of memory --------------------------------------------------------------------- */
 
 struct piece {
     struct piece *next;
@@ -46,7 +45,7 @@ static void pool_free(struct nat_pool *pool) {
     }
 }
 
-/* Hash tables ---------------------------------------------------------------------------------- */
+/* --- hash tables -------------------------------------------------------------------------- */
 
 static struct nat_link *chain(const struct nat_table *table, uint64_t hash) {
     return table->bucket_count ? table->buckets[hash & (table->bucket_count - 1)] : NULL;
@@ -92,7 +91,7 @@ static void table_remove(struct nat_table *table, struct nat_link *link) {
     table->count--;
 }
 
-/* Keys ----------------------------------------------------------------------------------------- */
+/* --- keys --------------------------------------------------------------------------------- */
 
 static uint64_t word(const uint8_t *bytes) {
     uint64_t out;
@@ -104,13 +103,13 @@ static uint64_t hash_ip(uint64_t hash, const struct ip *ip) {
     if (ip->family != 6) {
         uint32_t v4;
         memcpy(&v4, ip->bytes, sizeof v4);
-        return nat_mix(hash ^ v4 ^ (uint64_t)ip->family << 32);
+        return chance_mix(hash ^ v4 ^ (uint64_t)ip->family << 32);
     }
-    return nat_mix(nat_mix(hash ^ word(ip->bytes)) ^ word(ip->bytes + 8) ^ ip->zone);
+    return chance_mix(chance_mix(hash ^ word(ip->bytes)) ^ word(ip->bytes + 8) ^ ip->zone);
 }
 
 static uint64_t hash_end(uint64_t hash, const struct nat_end *end) {
-    return nat_mix(hash_ip(hash, &end->ip) ^ end->port);
+    return chance_mix(hash_ip(hash, &end->ip) ^ end->port);
 }
 
 static uint64_t hash_pair(const struct nat_store *store, unsigned kind, const struct nat_end *a,
@@ -131,7 +130,7 @@ static bool same_end(const struct nat_end *a, const struct nat_end *b) {
     return a->port == b->port && ip_equal(&a->ip, &b->ip);
 }
 
-/* Finding -------------------------------------------------------------------------------------- */
+/* --- finding ------------------------------------------------------------------------------ */
 
 static uint64_t hash_inside(const struct nat_store *store, const struct nat_mapping *mapping) {
     return hash_pair(store, mapping->protocol, &mapping->inside, &mapping->remote);
@@ -140,7 +139,7 @@ static uint64_t hash_inside(const struct nat_store *store, const struct nat_mapp
 struct nat_mapping *nat_find_inside(const struct nat_store *store, const struct nat_mapping *like) {
     uint64_t hash = hash_inside(store, like);
     for (struct nat_link *link = chain(&store->by_inside, hash); link; link = link->next) {
-        struct nat_mapping *mapping = HOLDER(struct nat_mapping, by_inside, link);
+        struct nat_mapping *mapping = container_of(link, struct nat_mapping, by_inside);
         if (link->hash == hash && mapping->protocol == like->protocol &&
             mapping->translated == like->translated && same_end(&mapping->inside, &like->inside) &&
             same_end(&mapping->remote, &like->remote))
@@ -153,7 +152,7 @@ struct nat_mapping *nat_find_external(const struct nat_store *store, enum nat_pr
                                       const struct nat_end *external) {
     uint64_t hash = hash_end(store->key ^ protocol, external);
     for (struct nat_link *link = chain(&store->by_external, hash); link; link = link->next) {
-        struct nat_mapping *mapping = HOLDER(struct nat_mapping, by_external, link);
+        struct nat_mapping *mapping = container_of(link, struct nat_mapping, by_external);
         if (link->hash == hash && mapping->protocol == protocol &&
             same_end(&mapping->external, external))
             return mapping;
@@ -165,7 +164,7 @@ struct nat_session *nat_find_session(const struct nat_store *store, enum nat_pro
                                      const struct nat_end *inside, const struct nat_end *remote) {
     uint64_t hash = hash_pair(store, protocol, inside, remote);
     for (struct nat_link *link = chain(&store->by_ends, hash); link; link = link->next) {
-        struct nat_session *session = HOLDER(struct nat_session, by_ends, link);
+        struct nat_session *session = container_of(link, struct nat_session, by_ends);
         if (link->hash == hash && session->mapping->protocol == protocol &&
             same_end(&session->mapping->inside, inside) && same_end(&session->remote, remote))
             return session;
@@ -177,7 +176,7 @@ static struct nat_peer *find_peer(const struct nat_store *store, const struct na
                                   const struct ip *ip) {
     uint64_t hash = hash_peer(store, mapping, ip);
     for (struct nat_link *link = chain(&store->by_address, hash); link; link = link->next) {
-        struct nat_peer *peer = HOLDER(struct nat_peer, by_address, link);
+        struct nat_peer *peer = container_of(link, struct nat_peer, by_address);
         if (link->hash == hash && peer->mapping == mapping && ip_equal(&peer->ip, ip))
             return peer;
     }
@@ -193,10 +192,10 @@ void nat_each_mapping(const struct nat_store *store,
                       void (*each)(void *context, struct nat_mapping *mapping), void *context) {
     for (size_t i = 0; i < store->by_inside.bucket_count; i++)
         for (struct nat_link *link = store->by_inside.buckets[i]; link; link = link->next)
-            each(context, HOLDER(struct nat_mapping, by_inside, link));
+            each(context, container_of(link, struct nat_mapping, by_inside));
 }
 
-/* Adding and removing -------------------------------------------------------------------------- */
+/* --- adding and removing ------------------------------------------------------------------ */
 
 struct nat_mapping *nat_add_mapping(struct nat_store *store, const struct nat_mapping *like) {
     struct nat_mapping *mapping = pool_take(&store->mappings);

@@ -2,7 +2,7 @@
  * order in which they fall idle.
  *
  * Provides  struct nat_store: add, find, touch, remove
- * Uses      nat_model_random
+ * Uses      chance
  * Owns      all mappings and sessions; memory that was used once is kept for the next ones
  * Pure. A mapping is added without sessions; it goes with its last one. */
 #ifndef CORE_NAT_MODEL_TABLE_H

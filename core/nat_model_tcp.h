@@ -1,16 +1,13 @@
 /* nat_model_tcp: how far a TCP session has come, as a router sees it (RFC 5382, 2.1).
  *
  * Provides  what was seen of a session, one byte; its phase
- * Uses      nothing of ours
+ * Uses      nat_model, for the flags
  * Pure. Sequence numbers are not looked at, so that a RST or FIN outside of the window, which the
  * endpoints would ignore, counts here. */
 #ifndef CORE_NAT_MODEL_TCP_H
 #define CORE_NAT_MODEL_TCP_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
-enum nat_tcp_flag { NAT_FIN = 1, NAT_SYN = 2, NAT_RST = 4, NAT_ACK = 16 }; /* RFC 9293, 3.1 */
+#include "core/nat_model.h"
 
 enum nat_tcp_phase {
     NAT_TCP_OPENING,

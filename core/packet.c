@@ -2,28 +2,11 @@
 
 #include "core/bytes.h"
 #include "core/err.h"
+#include "core/packet_inner.h"
 
 #include <string.h>
 
-#define IPV4_HEADER 20
-#define IPV6_HEADER 40
-#define ICMP_HEADER 8
 #define QUOTED_MIN 8 /* RFC 792: that much of what follows the quoted IP header */
-
-/* RFC 9293, 3.1; RFC 768; RFC 792; RFC 4443, 2.1 */
-enum { TCP_HEADER = 20, TCP_FLAGS = 13, TCP_CHECKSUM = 16, UDP_HEADER = 8, UDP_CHECKSUM = 6 };
-enum { ICMP_CHECKSUM = 2, ICMP_IDENTIFIER = 4 };
-
-/* Protocol numbers; all but the first four are IPv6's extension headers (RFC 8200, 4). */
-enum {
-    ICMP = 1,
-    TCP = 6,
-    UDP = 17,
-    ICMPV6 = 58,
-    HOP_BY_HOP = 0,
-    ROUTING = 43,
-    DESTINATION_OPTIONS = 60,
-};
 
 enum { ECHO4 = 8, ECHO4_REPLY = 0, ECHO6 = 128, ECHO6_REPLY = 129 };
 
@@ -32,14 +15,6 @@ enum { ECHO4 = 8, ECHO4_REPLY = 0, ECHO6 = 128, ECHO6_REPLY = 129 };
 static void read_address(uint8_t family, const uint8_t *bytes, struct ip *out) {
     *out = (struct ip){.family = family};
     memcpy(out->bytes, bytes, family == 4 ? 4 : 16);
-}
-
-static size_t source_at(uint8_t family) {
-    return family == 4 ? 12 : 8;
-}
-
-static size_t destination_at(uint8_t family) {
-    return family == 4 ? 16 : 24;
 }
 
 bool packet_addresses(const uint8_t *bytes, size_t length, struct ip *source,
@@ -178,12 +153,6 @@ static void put_word(uint8_t *at, uint16_t word, uint32_t *change) {
     put_u16(at, word);
 }
 
-static uint16_t fold(uint32_t sum) {
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    return (uint16_t)sum;
-}
-
 static uint16_t updated(uint16_t checksum, uint32_t change) {
     return (uint16_t)~fold((uint32_t)(uint16_t)~checksum + fold(change));
 }
@@ -209,7 +178,7 @@ static uint32_t put_flow(uint8_t *ip, uint8_t *next, const uint8_t *end,
         put_word(next + 2, flow->destination_port, &ports);
     }
     if (family == 4)
-        put_word(ip + 10, updated(get_u16(ip + 10), addresses), &checksums);
+        put_word(ip + IPV4_CHECKSUM, updated(get_u16(ip + IPV4_CHECKSUM), addresses), &checksums);
     uint8_t *checksum = next + (flow->protocol == NAT_TCP   ? TCP_CHECKSUM
                                 : flow->protocol == NAT_UDP ? UDP_CHECKSUM
                                                             : ICMP_CHECKSUM);
@@ -231,7 +200,8 @@ static void put_own_address(struct packet *packet, size_t at, const struct ip *i
     uint32_t address = 0;
     put_address(packet->bytes + at, ip, &address);
     if (ip->family == 4)
-        put_u16(packet->bytes + 10, updated(get_u16(packet->bytes + 10), address));
+        put_u16(packet->bytes + IPV4_CHECKSUM,
+                updated(get_u16(packet->bytes + IPV4_CHECKSUM), address));
     else
         *change += address;
 }
@@ -266,6 +236,6 @@ void packet_raise_hops(uint8_t *bytes, size_t length) {
         bytes[7]++;
     if (length >= IPV4_HEADER && bytes[0] >> 4 == 4 && bytes[8] != 255) {
         put_word(bytes + 8, (uint16_t)(get_u16(bytes + 8) + 0x100), &change);
-        put_u16(bytes + 10, updated(get_u16(bytes + 10), change));
+        put_u16(bytes + IPV4_CHECKSUM, updated(get_u16(bytes + IPV4_CHECKSUM), change));
     }
 }

@@ -1,12 +1,9 @@
 /* What a router says to the sender of a packet that it refuses. */
 #include "core/bytes.h"
 #include "core/packet.h"
+#include "core/packet_inner.h"
 
 #include <string.h>
-
-enum { IPV4_HEADER = 20, IPV6_HEADER = 40, TCP_HEADER = 20, ICMP_HEADER = 8 };
-enum { FIN = 1, SYN = 2, RST = 4, ACK = 16 }; /* RFC 9293, 3.1 */
-enum { ICMP = 1, TCP = 6, ICMPV6 = 58 };
 
 #define HOPS 64              /* RFC 1700 */
 #define IPV4_ANSWER_SIZE 576 /* RFC 1812, 4.3.2.3 */
@@ -20,9 +17,7 @@ static uint32_t sum_of(const uint8_t *bytes, size_t length) {
 }
 
 static void put_checksum(uint8_t *at, uint32_t sum) {
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    put_u16(at, (uint16_t)~sum);
+    put_u16(at, (uint16_t)~fold(sum));
 }
 
 /* The pseudo header: both addresses, the length, the protocol (RFC 9293, 3.1; RFC 8200, 8.1). */
@@ -43,9 +38,9 @@ static size_t put_header(const struct packet *packet, uint8_t protocol, size_t s
         put_u16(out + 6, 0x4000); /* may not be fragmented */
         out[8] = HOPS;
         out[9] = protocol;
-        memcpy(out + 12, from->bytes, 4);
-        memcpy(out + 16, to->bytes, 4);
-        put_checksum(out + 10, sum_of(out, IPV4_HEADER));
+        memcpy(out + source_at(4), from->bytes, 4);
+        memcpy(out + destination_at(4), to->bytes, 4);
+        put_checksum(out + IPV4_CHECKSUM, sum_of(out, IPV4_HEADER));
         return IPV4_HEADER;
     }
     memset(out, 0, IPV6_HEADER);
@@ -53,34 +48,35 @@ static size_t put_header(const struct packet *packet, uint8_t protocol, size_t s
     put_u16(out + 4, (uint16_t)size);
     out[6] = protocol;
     out[7] = HOPS;
-    memcpy(out + 8, from->bytes, 16);
-    memcpy(out + 24, to->bytes, 16);
+    memcpy(out + source_at(6), from->bytes, 16);
+    memcpy(out + destination_at(6), to->bytes, 16);
     return IPV6_HEADER;
 }
 
 size_t packet_reset(const struct packet *packet, uint8_t out[PACKET_ANSWER_SIZE]) {
     const struct nat_packet *flow = &packet->flow;
-    if (packet->error || flow->protocol != NAT_TCP || (flow->tcp_flags & RST))
+    if (packet->error || flow->protocol != NAT_TCP || (flow->tcp_flags & NAT_RST))
         return 0;
     const uint8_t *asked = packet->bytes + packet->transport;
     size_t size = packet->length - packet->transport, header = (size_t)(asked[12] >> 4) * 4;
     size_t segment = header < size ? size - header : 0;
-    segment += (size_t)((flow->tcp_flags & SYN) != 0) + ((flow->tcp_flags & FIN) != 0);
+    segment += (size_t)((flow->tcp_flags & NAT_SYN) != 0) + ((flow->tcp_flags & NAT_FIN) != 0);
     size_t at = put_header(packet, TCP, TCP_HEADER, out);
     uint8_t *tcp = out + at;
     memset(tcp, 0, TCP_HEADER);
     put_u16(tcp, flow->destination_port);
     put_u16(tcp + 2, flow->source_port);
     tcp[12] = TCP_HEADER / 4 << 4;
-    if (flow->tcp_flags & ACK) { /* <SEQ=SEG.ACK><CTL=RST> */
+    if (flow->tcp_flags & NAT_ACK) { /* <SEQ=SEG.ACK><CTL=RST> */
         put_u32(tcp + 4, get_u32(asked + 8));
-        tcp[13] = RST;
+        tcp[TCP_FLAGS] = NAT_RST;
     } else { /* <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK> */
         put_u32(tcp + 8, get_u32(asked + 4) + (uint32_t)segment);
-        tcp[13] = RST | ACK;
+        tcp[TCP_FLAGS] = NAT_RST | NAT_ACK;
     }
-    put_checksum(tcp + 16, sum_of(tcp, TCP_HEADER) +
-                               pseudo_sum(&packet->destination, &packet->source, TCP, TCP_HEADER));
+    put_checksum(tcp + TCP_CHECKSUM,
+                 sum_of(tcp, TCP_HEADER) +
+                     pseudo_sum(&packet->destination, &packet->source, TCP, TCP_HEADER));
     return at + TCP_HEADER;
 }
 
@@ -101,6 +97,6 @@ size_t packet_unreachable(const struct packet *packet, uint8_t out[PACKET_ANSWER
     uint32_t sum = sum_of(icmp, size);
     if (!ipv4)
         sum += pseudo_sum(&packet->destination, &packet->source, protocol, size);
-    put_checksum(icmp + 2, sum);
+    put_checksum(icmp + ICMP_CHECKSUM, sum);
     return at + size;
 }

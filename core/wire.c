@@ -1,4 +1,5 @@
 #include "core/wire.h"
+#include "core/frame.h"
 #include "core/loop.h"
 
 #include <arpa/inet.h>
@@ -31,7 +32,7 @@ struct wire {
     unsigned queued;
     struct mmsghdr messages[WIRE_BATCH];
     struct iovec vectors[WIRE_BATCH];
-    uint8_t bytes[WIRE_BATCH][WIRE_FRAME_SIZE];
+    uint8_t bytes[WIRE_BATCH][FRAME_SIZE];
 };
 
 /* --- receiving ----------------------------------------------------------------------------- */
@@ -58,8 +59,8 @@ static bool receive_batch(struct wire *wire) {
         struct tpacket2_hdr *slot = slot_at(wire, wire->next + slots);
         if (!is_filled(slot))
             break;
-        if (slot->tp_len > WIRE_FRAME_SIZE || slot->tp_snaplen < slot->tp_len)
-            wire->stats.long_++;
+        if (slot->tp_len > FRAME_SIZE || slot->tp_snaplen < slot->tp_len)
+            wire->stats.too_long++;
         else
             frames[count++] = (struct wire_frame){(uint8_t *)slot + slot->tp_mac, slot->tp_len};
     }
@@ -87,7 +88,7 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
 /* --- sending ------------------------------------------------------------------------------- */
 
 void wire_send(struct wire *wire, const uint8_t *bytes, size_t length) {
-    if (length > WIRE_FRAME_SIZE) {
+    if (length > FRAME_SIZE) {
         wire->stats.unsent++;
         return;
     }

@@ -2,7 +2,7 @@
  *
  * Provides  struct wire, on a packet socket (packet(7)); wire_make_plain for the device at the
  *           other end of a veth pair
- * Uses      libuv
+ * Uses      frame, libuv
  * Owns      its socket, a ring that the kernel writes frames into, a batch of frames to be sent
  * The ring is memory of our own: unlike a socket's buffer it may be large in a user namespace too.
  * What the device itself sends through this socket does not come back. */
@@ -13,9 +13,7 @@
 #include <stdint.h>
 #include <uv.h>
 
-#define WIRE_HEADER_SIZE 14  /* destination, source, type (IEEE 802.3, 3.1.1) */
-#define WIRE_FRAME_SIZE 1520 /* an MTU of 1500, the header, a tag (802.1Q) */
-#define WIRE_BATCH 64        /* frames of one call */
+#define WIRE_BATCH 64 /* frames of one call */
 
 struct wire;
 
@@ -28,9 +26,9 @@ struct wire_frame {
 typedef void (*wire_cb)(void *arg, const struct wire_frame *frames, size_t count);
 
 struct wire_stats {
-    uint64_t overrun; /* frames that came while the ring was full */
-    uint64_t long_;   /* frames that were too long (an offload that is still on) */
-    uint64_t unsent;  /* frames that the kernel did not take */
+    uint64_t overrun;  /* frames that came while the ring was full */
+    uint64_t too_long; /* frames longer than FRAME_SIZE (an offload that is still on) */
+    uint64_t unsent;   /* frames that the kernel did not take */
 };
 
 /* 0, or UV_ENODEV, UV_EPERM (CAP_NET_RAW is missing) and their like. The callback comes until the

@@ -4,6 +4,7 @@ local cjson = require "cjson"
 local luv = require "luv"
 local cli = require "p2pd.cli"
 local p2pd = require "p2pd"
+local finder = require "p2pd.lab.finder"
 local process = require "p2pd.process"
 local stdio = require "p2pd.stdio"
 
@@ -61,9 +62,11 @@ local function free_port()
 end
 
 local function find_mosquitto()
-  for folder in ((os.getenv "PATH" or "") .. ":/usr/sbin:/usr/local/sbin"):gmatch "[^:]+" do
-    if luv.fs_access(folder .. "/mosquitto", "X") then return folder .. "/mosquitto" end
-  end
+  local programs = finder.new()
+  local path = programs:find("mosquitto", "mosquitto")
+  local found, message, code = programs:found_all()
+  if found then return path end
+  return nil, message, code
 end
 
 local function say(...)
@@ -174,8 +177,8 @@ end
 
 local function on_loopback(json)
   local function fail(message, code) return cli.fail(cli.teller(json), program.name, message, code) end
-  local mosquitto = find_mosquitto()
-  if not mosquitto then return fail("mosquitto is not installed; `apt-get install mosquitto` brings it", "ENOENT") end
+  local mosquitto, missing, missing_code = find_mosquitto()
+  if not mosquitto then return fail(missing, missing_code) end
   local folder <close> = setmetatable({}, { __close = coroutine.wrap(remove_folder) })
   local made, message, code = coroutine.wrap(make_folder)(folder)
   if not made then return fail(message, code) end

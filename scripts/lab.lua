@@ -54,12 +54,12 @@ end
 
 -- The lab's options from the arguments --------------------------------------------------------------------------------
 
-local function router_options(words)
-  local nat = require "p2pd.lab.nat"
-  local options = assert(nat.router {})
+local function options_of_router(words)
+  local router_options = require "p2pd.lab.options"
+  local options = assert(router_options.router {})
   for i = 2, #words do
     local key, value = words[i]:match "^([^=]+)=(.*)$"
-    local set, message, code = nat.set(options, key, value)
+    local set, message, code = router_options.set(options, key, value)
     if not set then return nil, ("%s (router '%s')"):format(message, words[1]), code end
     options = set
   end
@@ -80,7 +80,7 @@ end
 local function lab_options(values, name)
   local options = { name = name, a = values.a, b = values.b, routers = {} }
   for _, words in ipairs(values.router or {}) do
-    local router, message, code = router_options(words)
+    local router, message, code = options_of_router(words)
     if not router then return nil, message, code end
     options.routers[words[1]] = router
   end
@@ -142,8 +142,13 @@ function commands.run.run(program, values)
   if not options then return failed(program, message, code) end
   local lab <close>, not_up, not_up_code = require("p2pd.lab").up(options)
   if not lab then return failed(program, not_up, not_up_code) end
-  local host
-  host, message, code = lab:host(lab:status().hosts[1].name)
+  local there, host
+  there, message, code = lab:status()
+  if not there then return failed(program, message, code) end
+  if not there.hosts[1] then
+    return failed(program, "EINVAL: this lab has no host that could run the command", "EINVAL")
+  end
+  host, message, code = lab:host(there.hosts[1].name)
   if not host then return failed(program, message, code) end
   values.command.root = values.root
   local status
@@ -198,6 +203,8 @@ function commands.set.run(program, values)
     local key, value = word:match "^([^=]+)=(.*)$"
     options[key] = value
   end
+  local unknown = require("p2pd.lab.options").unknown_change(options)
+  if unknown then return failed(program, "EINVAL: " .. unknown, "EINVAL") end
   local ok, message, code = lab:set(values[1], options)
   return ok and cli.OK or failed(program, message, code)
 end

@@ -26,17 +26,6 @@ describe("the demo on loopback", function()
     return { program.path, "demo", "--loopback", env = { TMPDIR = tostring(own) }, ... }
   end
 
-  -- What still runs with this folder for its temporary files.
-  local function running_in(where)
-    local found, mark = {}, "\0TMPDIR=" .. where .. "\0"
-    for name in processes.folder "/proc" do
-      if name:find "^%d+$" and ("\0" .. processes.read("/proc/" .. name .. "/environ")):find(mark, 1, true) then
-        found[#found + 1] = processes.read("/proc/" .. name .. "/cmdline"):gsub("%z", " ")
-      end
-    end
-    return found
-  end
-
   local function left_in(where)
     local names = {}
     for _, path_left in ipairs(processes.find(where, "")) do names[#names + 1] = path_left end
@@ -46,8 +35,8 @@ describe("the demo on loopback", function()
 
   local function nothing_left(own)
     assert.are.same({}, left_in(tostring(own)))
-    program.await(function() return #running_in(tostring(own)) == 0 end, 3)
-    assert.are.same({}, running_in(tostring(own)))
+    program.await(function() return #labs.running_in(tostring(own)) == 0 end, 3)
+    assert.are.same({}, labs.running_in(tostring(own)))
   end
 
   it("shows two nodes that meet and talk, by itself", function()
@@ -162,8 +151,8 @@ for _, user in ipairs(labs.users()) do
         assert(status == (signal == "sigint" and 130 or 143) or status == 0, "status " .. status .. child.err)
         has_not(child.err, "traceback")
       end
-      user:nothing_left(false)
       user:clear()
+      user:nothing_left()
     end)
 
     it("does without a lab where none can be had, and says why", function()

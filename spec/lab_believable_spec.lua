@@ -297,8 +297,8 @@ describe("to ping", function()
     }
     made:guard(each, { none = 0, a = 20, b = 125, c = 24 }, function(name, expected)
       local said = assert(made:host(name)):run({ "ping", "-c", "10", "-i", "0.2", "30.1.0.1" }).out
-      local average = tonumber(said:match "= [%d.]+/([%d.]+)/")
-      assert(average and math.abs(average - expected) < 1, ("%s: not %g ms: %s"):format(name, expected, said))
+      local least = tonumber(said:match "= ([%d.]+)/") -- whatever else the machine has to do comes on top
+      assert(least and least >= expected and least < expected + 1, ("%s: not %g ms: %s"):format(name, expected, said))
     end)
   end))
 

@@ -1,4 +1,5 @@
 local nat = require "p2pd.lab.nat"
+local router_options = require "p2pd.lab.options"
 
 describe("lab.nat", function()
   local function refuses(part, ...)
@@ -68,10 +69,10 @@ describe("lab.nat", function()
           allocation = "dependent", value = -4, ports = { 1000, 2000 },
         },
       } do
-        local options = assert(nat.router(given))
-        assert.same(options, nat.router(options))
+        local options = assert(router_options.router(given))
+        assert.same(options, router_options.router(options))
       end
-      local options = nat.router { udp = "symmetric/independent", carrier = {} }
+      local options = router_options.router { udp = "symmetric/independent", carrier = {} }
       assert.equal("port-restricted/equal", options.nat)
       assert.same({ nat = "symmetric/independent:1" }, options.udp)
       assert.equal("port-restricted/equal", options.carrier.nat)
@@ -80,53 +81,76 @@ describe("lab.nat", function()
     end)
 
     it("may come with numbers as JSON has them", function()
-      local options = assert(nat.router { addresses = 2.0, seed = 5.0, ports = { 5.0, 6.0 }, value = 3.0 })
+      local options = assert(router_options.router { addresses = 2.0, seed = 5.0, ports = { 5.0, 6.0 }, value = 3.0 })
       assert.equal("integer", math.type(options.addresses))
       assert.same({ 5, 6 }, options.ports)
     end)
 
     it("are refused when nobody knows them, or when they cannot be", function()
-      refuses("no option 'delya_ms' (known: addresses, allocation, carrier, delay_ms,", nat.router { delya_ms = 1 })
-      refuses("no option '1'", nat.router { "symmetric/random" })
-      refuses("unknown field 'loss' (known: allocation,", nat.router { udp = { loss = 0 } })
-      refuses("unknown type 'round'", nat.router { nat = "round" })
-      refuses("unknown type 'round'", nat.router { tcp = "round" })
-      refuses("unknown type 'round'", nat.router { carrier = "round" })
-      refuses("not a table", nat.router { nat = {} })
-      refuses("not 5", nat.router(5))
-      refuses("'udp' is a NAT's text or a table, not 5", nat.router { udp = 5 })
-      refuses("'loss' is 2; it has to be a number from 0 to 1", nat.router { loss = 2 })
-      refuses("'loss' is 'a'", nat.router { loss = "a" })
-      refuses("'loss' is ", nat.router { loss = 0 / 0 })
-      refuses("'addresses' is 9; it has to be a whole number from 1 to 8", nat.router { addresses = 9 })
-      refuses("'addresses' is 1.5", nat.router { addresses = 1.5 })
-      refuses("'up' is 'no'; it has to be true or false", nat.router { up = "no" })
-      refuses("one of drop, reset, unreachable", nat.router { uninvited = "rst" })
-      refuses("tcp: 'mapping' is 'none'; it has to be one of endpoint-independent", nat.router {
+      refuses("no option 'delya_ms' (known: addresses, allocation, carrier, delay_ms,", router_options.router {
+        delya_ms = 1 })
+      refuses("no option '1'", router_options.router { "symmetric/random" })
+      refuses("unknown field 'loss' (known: allocation,", router_options.router { udp = { loss = 0 } })
+      refuses("unknown type 'round'", router_options.router { nat = "round" })
+      refuses("unknown type 'round'", router_options.router { tcp = "round" })
+      refuses("unknown type 'round'", router_options.router { carrier = "round" })
+      refuses("not a table", router_options.router { nat = {} })
+      refuses("not 5", router_options.router(5))
+      refuses("'udp' is a NAT's text or a table, not 5", router_options.router { udp = 5 })
+      refuses("'loss' is 2; it has to be a number from 0 to 1", router_options.router { loss = 2 })
+      refuses("'loss' is 'a'", router_options.router { loss = "a" })
+      refuses("'loss' is ", router_options.router { loss = 0 / 0 })
+      refuses("'addresses' is 9; it has to be a whole number from 1 to 8", router_options.router { addresses = 9 })
+      refuses("'addresses' is 1.5", router_options.router { addresses = 1.5 })
+      refuses("'up' is 'no'; it has to be true or false", router_options.router { up = "no" })
+      refuses("one of drop, reset, unreachable", router_options.router { uninvited = "rst" })
+      refuses("tcp: 'mapping' is 'none'; it has to be one of endpoint-independent", router_options.router {
         tcp = { mapping = "none" } })
-      refuses("but not 0", nat.router { value = 0 })
-      refuses("'ports'", nat.router { ports = { 5 } })
-      refuses("'ports'", nat.router { ports = { 6, 5 } })
-      refuses("'ports'", nat.router { ports = 5 })
-      refuses("at most 16 ports", nat.router { open_ports = { 0 } })
-      refuses("at most 16 ports", nat.router { open_ports = 80 })
-      refuses("translates both or neither", nat.router { nat = "open", udp = "symmetric/random" })
-      refuses("translates both or neither", nat.router { tcp = "udp-firewall" })
-      refuses("no carrier before it", nat.router { carrier = { carrier = "symmetric/random" } })
+      refuses("but not 0", router_options.router { value = 0 })
+      refuses("'ports'", router_options.router { ports = { 5 } })
+      refuses("'ports'", router_options.router { ports = { 6, 5 } })
+      refuses("'ports'", router_options.router { ports = 5 })
+      refuses("at most 16 ports", router_options.router { open_ports = { 0 } })
+      refuses("at most 16 ports", router_options.router { open_ports = 80 })
+      refuses("translates both or neither", router_options.router { nat = "open", udp = "symmetric/random" })
+      refuses("translates both or neither", router_options.router { tcp = "udp-firewall" })
+      refuses("no carrier before it", router_options.router { carrier = { carrier = "symmetric/random" } })
     end)
 
     it("say whether a router translates", function()
       for text, translates in pairs {
         ["open"] = false, ["udp-firewall"] = false, ["blocked"] = true, ["full-cone/equal"] = true,
       } do
-        assert.equal(translates, nat.translates(assert(nat.router(text))))
+        assert.equal(translates, router_options.translates(assert(router_options.router(text))))
       end
     end)
 
+    it("are refused where the router's program would refuse them", function()
+      for _, given in ipairs {
+        "symmetric/preserving@5-5", { nat = "symmetric/preserving", ports = { 5, 5 } },
+        { allocation = "preserving", ports = { 5, 5 } }, { udp = "full-cone/preserving@5-5" },
+        { tcp = { allocation = "preserving", ports = { 5, 5 } } },
+        { nat = "symmetric/preserving@5-5", udp = "full-cone/equal", tcp = "full-cone/equal" }, -- ICMP
+      } do refuses("more than the one port of 5-5", router_options.router(given)) end
+      assert(router_options.router { nat = "symmetric/preserving@5-6" })
+      assert(router_options.router { nat = "symmetric/preserving", udp = "symmetric/random@5-5" })
+    end)
+
+    it("leave no way out of a blocked network by IPv6, unless it is said", function()
+      for given, ipv6 in pairs {
+        blocked = "none", open = "open", ["udp-firewall"] = "firewall", ["full-cone/equal"] = "firewall",
+      } do
+        assert.equal(ipv6, router_options.ipv6(assert(router_options.router(given))))
+        assert.equal(ipv6, router_options.configuration(assert(router_options.router(given)), {}, {}).ipv6)
+      end
+      local said = assert(router_options.router { nat = "blocked", ipv6 = "firewall" })
+      assert.equal("firewall", router_options.ipv6(said))
+    end)
+
     it("are set one by one from text", function()
-      local options = assert(nat.router "symmetric/random")
+      local options = assert(router_options.router "symmetric/random")
       local function set(key, text)
-        options = assert(nat.set(options, key, text))
+        options = assert(router_options.set(options, key, text))
       end
       set("loss", "0.1")
       set("up", "false")
@@ -147,30 +171,30 @@ describe("lab.nat", function()
       assert.same({ timeout_s = 9 }, options.tcp)
       assert.equal(7, options.carrier.delay_ms)
       assert.same({ uninvited = "reset" }, options.carrier.udp)
-      refuses("'loss' is 'x'", nat.set(options, "loss", "x"))
-      refuses("'up' is 'yes'", nat.set(options, "up", "yes"))
-      refuses("no option 'los'", nat.set(options, "los", "1"))
-      refuses("unknown field 'los'", nat.set(options, "udp.los", "1"))
-      refuses("no option 'los'", nat.set(options, "carrier.los", "1"))
-      refuses("no option 'icmp.value'", nat.set(options, "icmp.value", "1"))
+      refuses("'loss' is 'x'", router_options.set(options, "loss", "x"))
+      refuses("'up' is 'yes'", router_options.set(options, "up", "yes"))
+      refuses("no option 'los'", router_options.set(options, "los", "1"))
+      refuses("unknown field 'los'", router_options.set(options, "udp.los", "1"))
+      refuses("no option 'los'", router_options.set(options, "carrier.los", "1"))
+      refuses("no option 'icmp.value'", router_options.set(options, "icmp.value", "1"))
       assert.equal(0.1, options.loss) -- as it was
     end)
   end)
 
   describe("configurations", function()
     local function configured(given)
-      return nat.configuration(assert(nat.router(given)), { "30.2.1.2" }, { "192.168.1.0/24" })
+      return router_options.configuration(assert(router_options.router(given)), { "30.2.1.2" }, { "192.168.1.0/24" })
     end
 
     it("give each transport what is meant for it", function()
       local made = configured { nat = "symmetric/independent:3@5-9", timeout_s = 100, transitory_s = 8 }
       assert.equal("symmetric", made.nat.type)
       assert.same({ "30.2.1.2" }, made.nat.external)
-      assert.same({ type = "symmetric", delta = "independent", value = 3, first = 5, last = 9, idle_s = 100,
+      assert.same({ type = "symmetric", delta = "independent", value = 3, ports = { 5, 9 }, timeout_s = 100,
         transitory_s = 8 }, made.nat.udp)
-      assert.same({ type = "symmetric", delta = "independent", value = 3, first = 5, last = 9, established_s = 100,
+      assert.same({ type = "symmetric", delta = "independent", value = 3, ports = { 5, 9 }, timeout_s = 100,
         transitory_s = 8 }, made.nat.tcp)
-      assert.same({ first = 5, last = 9 }, made.nat.icmp)
+      assert.same({ ports = { 5, 9 } }, made.nat.icmp)
       assert.same({ "192.168.1.0/24" }, made.inside)
     end)
 
@@ -179,9 +203,9 @@ describe("lab.nat", function()
         nat = "symmetric/random@1-9", mapping = "address-dependent", ports = { 20, 30 }, uninvited = "reset",
         udp = "full-cone/equal@40-50", tcp = { allocation = "dependent", filtering = "none" },
       }
-      assert.same({ type = "full-cone", delta = "equal", first = 40, last = 50, uninvited = "reset" }, made.nat.udp)
+      assert.same({ type = "full-cone", delta = "equal", ports = { 40, 50 }, uninvited = "reset" }, made.nat.udp)
       assert.same({ type = "symmetric", delta = "dependent", value = 1, mapping = "address-dependent",
-        filtering = "none", first = 20, last = 30, uninvited = "reset" }, made.nat.tcp)
+        filtering = "none", ports = { 20, 30 }, uninvited = "reset" }, made.nat.tcp)
     end)
 
     it("leave out what a router without translation has no use for", function()

@@ -119,6 +119,10 @@ for _, user in ipairs(labs.users()) do
         "c   set up=false\n", "lab restart broker1\n",
       } do has(timeline, part) end
       refused(user:lab("set", "a", "nat=open"), 2, "whether a router translates cannot change")
+      refused(user:lab("set", "a", "foo=1"), 2, "p2pd-lua lab set: EINVAL: a router has no option 'foo' (known: ")
+      refused(user:lab("set", "a", "udp.foo=1"), 2, "'udp' has the unknown field 'foo'")
+      refused(user:lab("set", "a", "carrier.loss=1"), 2, "router 'a' has no carrier")
+      refused(user:lab("set", "a", "nat=symmetric/preserving@5-5"), 2, "more than the one port of 5-5")
       refused(user:lab("set", "a", "loss=2"), 2, "'loss' is 2; it has to be a number from 0 to 1")
       refused(user:lab("set", "a", "address=1.2.3.4"), 2, "from 30.2.1.2 to 30.2.1.254")
       refused(user:lab("set", "q", "loss=0"), 2, "no router 'q' (it has: a, c)")
@@ -166,7 +170,7 @@ for _, user in ipairs(labs.users()) do
     test("is gone when any of its processes is killed, and the next one cleans up", function()
       for _, victim in ipairs { "first", "keeper", "unshare" } do
         fine(user:lab("up", "k"))
-        local first = user:keeper "k"
+        local first = user:first "k"
         local pid = first
         if victim == "keeper" then
           pid = math.tointeger(processes.read(("/proc/%d/task/%d/children"):format(first, first)):match "%d+")
@@ -198,6 +202,8 @@ for _, user in ipairs(labs.users()) do
       local script = "echo $P2PD_LAB_HOSTS; exit 5"
       assert.are.same({ status = 5, out = "a b\n", err = "" }, user:lab("run", "--a", "open", "--b", "open", "--", "sh",
         "-c", script))
+      user:nothing_left()
+      refused(user:lab("run", "--hosts", ",", "true"), 2, "EINVAL: this lab has no host")
       user:nothing_left()
       for signal, status in pairs { sigint = 130, sigterm = 143, sigkill = 137 } do
         local child <close> = user:begin("run", "sh", "-c", "echo there; exec sleep 100")
@@ -267,11 +273,15 @@ describe("the program lab", function()
 
   it("says what is missing, and how to get it", function()
     local needs = require "p2pd.lab.needs"
-    local which = needs.which
-    local restored <close> = setmetatable({}, { __close = function() needs.which = which end }) -- luacheck: ignore
-    for name, package in pairs { ip = "iproute2", nsenter = "util-linux", nft = "nftables" } do
-      function needs.which(program_name) return program_name ~= name and which(program_name) or nil end
-      local ok, message, code = needs.check { routers = { { options = { portmap = true } } } }
+    local program_path = require "p2pd.program_path"
+    local plan = assert(require("p2pd.lab.topology").plan { a = { portmap = true } })
+    local which = program_path.which
+    local restored <close> = setmetatable({}, { -- luacheck: ignore
+      __close = function() program_path.which = which end,
+    })
+    for name, package in pairs { ip = "iproute2", nsenter = "util-linux", nft = "nftables", chronyd = "chrony" } do
+      function program_path.which(program_name) return program_name ~= name and which(program_name) or nil end
+      local ok, message, code = needs.check(plan)
       assert.are.same({ nil, "ENOENT" }, { ok, code })
       assert.are.equal(("ENOENT: not installed: %s; `apt-get install %s` brings what is missing"):format(name, package),
         message)
@@ -335,8 +345,9 @@ describe("p2pd.lab", function()
     assert.are.equal(0, child:wait(5))
     local stats = assert(net:stats "a")
     assert.are.equal(0, stats.mappings)
-    assert.has_error(function() a:run { "x", timeout = "y" } end, "'timeout' is a string, not a number")
-    assert.has_error(function() a:run { "x", wrong = 1 } end, "unknown option 'wrong'")
+    assert.has_error(function() a:run { "x", timeout = "y" } end,
+      "'timeout' is 'y', not a number of seconds, zero or more")
+    assert.has_error(function() a:run { "x", wrong = 1 } end, "unknown option 'wrong' of run")
   end)
 
   test("lets two nodes meet", function()

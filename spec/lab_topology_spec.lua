@@ -1,5 +1,4 @@
 -- topology and plumbing: from options to addresses, cables and what `ip` is told; nothing is made.
-local nat = require "p2pd.lab.nat"
 local plumbing = require "p2pd.lab.plumbing"
 local timeline = require "p2pd.lab.timeline"
 local topology = require "p2pd.lab.topology"
@@ -121,10 +120,13 @@ describe("the plan of a lab", function()
     local made = plan { a = { nat = "symmetric/random", addresses = 3 } }
     local router = made.router.a
     assert.are.same({ "30.2.1.2", "30.2.1.3", "30.2.1.4" }, router.wan.external)
-    assert(topology.readdress(router, "30.2.1.77"))
-    assert.are.same({ "30.2.1.77", "30.2.1.78", "30.2.1.79" }, router.wan.external)
+    local wan = assert(topology.readdressed(router, "30.2.1.77"))
+    assert.are.same({ "30.2.1.77", "30.2.1.78", "30.2.1.79" }, wan.external)
+    assert.are.same({ "30.2.1.77", "30.2.1.1" }, { wan.address, wan.gateway })
+    assert.are.same({ "30.2.1.2", "30.2.1.3", "30.2.1.4" }, router.wan.external) -- as it was
+    has(plumbing.readdress(router.wan, wan), "addr del 30.2.1.2/24 dev wan0\naddr add 30.2.1.77/24 dev wan0\n")
     for _, wrong in ipairs { "30.2.2.5", "30.2.1.1", "30.2.1.253", "x", "30.2.1" } do
-      local ok, message = topology.readdress(router, wrong)
+      local ok, message = topology.readdressed(router, wrong)
       assert.is_nil(ok)
       has(message, "from 30.2.1.2 to 30.2.1.254")
     end
@@ -134,6 +136,8 @@ describe("the plan of a lab", function()
     local made = plan { a = { nat = "symmetric/random", ipv6 = "none" } }
     assert.is_nil(made.host.a.links[1].address6)
     has_not(plumbing.links(made, {}), "2c0f:30:3:")
+    assert.is_nil(plan({ a = "blocked" }).host.a.links[1].address6)
+    assert.are.equal("2c0f:30:3:1::10", plan({ a = { nat = "blocked", ipv6 = "firewall" } }).host.a.links[1].address6)
   end)
 
   it("numbers the devices so that no two have one number", function()
@@ -161,7 +165,8 @@ describe("the plan of a lab", function()
     has(refusal { a = "open", hosts = { x = {} } }, "host 'x' is behind no router")
     has(refusal { a = "open", hosts = { x = { router = "a", y = 1 } } }, "unknown option 'y'")
     has(refusal { a = { carrier = "open" } }, "a carrier's router translates")
-    assert.has_error(function() topology.plan(7) end, "the options of a lab are a table, not a number")
+    has(refusal { a = { foo = 1 } }, "a router has no option 'foo'")
+    has(refusal { a = "open", hosts = { x = { router = "a", clock_error = "1" } } }, "'clock_error' is a number")
   end)
 end)
 
@@ -211,12 +216,5 @@ describe("the timeline", function()
         assert(word == "queued" or word == "mapped" or not text:find(": " .. word .. "\n", 1, true), text)
       end
     end
-  end)
-end)
-
-describe("nat", function()
-  it("has options that give the same again", function()
-    local options = assert(nat.router { nat = "symmetric/random", delay_ms = 3 })
-    assert.are.same(options, assert(nat.router(options)))
   end)
 end)

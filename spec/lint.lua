@@ -12,11 +12,11 @@ local MAX_LINES, MAX_C_COLUMNS = 500, 100
 -- "Includes point downward only": the units of core/, layer upon layer. A unit may include its own layer and those
 -- before. What is called after a unit (pipe_flow) is part of it; what is not listed must only not lead back to itself.
 local LAYERS = {
-  { "err", "log" },
-  { "ip", "bytes", "crypto", "suite", "warm", "bucket" },
+  { "err", "log", "loop" },
+  { "ip", "bytes", "crypto", "suite", "warm", "bucket", "chance", "frame" },
   { "key", "seal", "derive", "addr", "stun_msg", "turn_msg", "ntp_msg", "mqtt_frame", "nat", "nat_model", "packet",
     "link" },
-  { "loop", "wire", "timers", "tcp", "udp", "dns", "nic", "clock", "machine", "identity" },
+  { "wire", "timers", "tcp", "udp", "dns", "nic", "ntp", "clock", "machine", "identity" },
   { "tls", "stream", "paho", "inbox", "outbox", "uplink", "mqtt", "signal" },
   { "stun", "turn", "portmap", "punch", "pipe", "listener", "router" },
 }

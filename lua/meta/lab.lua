@@ -19,7 +19,7 @@ local lab = {}
 ---@alias p2pd.NatText string
 
 --- What a router is. Of each transport by itself: `udp = { … }` and `tcp = { … }` with the first nine fields, laid
---- over these.
+--- over these. `carrier.delay_ms` and the like, of `net:set` alone, are the carrier's.
 ---@class p2pd.RouterOptions
 ---@field nat? p2pd.NatText "port-restricted/equal" unless given
 ---@field mapping? "endpoint-independent"|"address-dependent"|"address-and-port-dependent" RFC 4787, 4.1
@@ -38,8 +38,8 @@ local lab = {}
 ---@field noise? number flows of other people, per second, which take ports
 ---@field table? integer mappings at most
 ---@field time_scale? number of all its times: 0.01 lets tests wait a hundredth
----@field seed? integer of all its chance
----@field ipv6? "firewall"|"open"|"none"
+---@field seed? integer of all its chance: 0 to 4294967295
+---@field ipv6? "firewall"|"open"|"none" firewall unless given, but open where `nat` is, and none where it is blocked
 ---@field open_ports? integer[] where TCP still goes through a blocked router
 ---@field delay_ms? number of its link, one way, each direction
 ---@field jitter_ms? number
@@ -68,9 +68,9 @@ local lab = {}
 ---@field clock_error? number seconds by which its programs' clocks are wrong, in their settings
 
 --- Makes a lab, and waits until all of it works. It ends with the scope of a `<close>` variable, and at the latest
---- with this program, however that ends. Fails with EINVAL (the message says what is wrong with the options), EBUSY (a
---- lab of that name runs), EPERM (namespaces are closed to you, or the folder is not private) and ENOENT (a program is
---- missing): the messages say what helps.
+--- with this program, however that ends. Throws for options that nobody knows. Fails with EINVAL (the message says
+--- which value makes no sense), EBUSY (a lab of that name runs), EPERM (namespaces are closed to you, or the folder is
+--- not private) and ENOENT (a program that this lab needs is missing): the messages say what helps.
 ---@param options? p2pd.LabOptions
 ---@return p2pd.Lab? net
 ---@return string? message
@@ -102,16 +102,19 @@ local net = {}
 ---@return p2pd.Code? code
 function net:host(name) end
 
---- What there is: `routers`, `hosts` and `servers`, with names and addresses.
+--- What there is: the lab's `name`, and `routers`, `hosts` and `servers`, with names and addresses.
 ---@return table? status
 ---@return string? message
 ---@return p2pd.Code? code
 function net:status() end
 
---- Changes a router while it runs; mappings stay. `address` gives it another external address. Numbers and booleans
---- may be given as texts, as on the command line. Fails with EINVAL when the router cannot be that.
+--- Changes a router while it runs: all that is given, or, when it fails, nothing. Mappings stay, but with another
+--- `seed` the router begins anew, without any. `address` gives it another external address; `carrier` and
+--- `carrier.KEY` are the router's in front of it. Values may be given as texts, as on the command line. Throws for
+--- options that nobody knows. Fails with EINVAL when the router cannot be that; `addresses`, `ipv6`, `portmap`, whether
+--- it translates, and whether it has a carrier cannot change.
 ---@param router string
----@param options p2pd.RouterOptions
+---@param options p2pd.RouterOptions|table<string, any>
 ---@return boolean? ok
 ---@return string? message
 ---@return p2pd.Code? code
@@ -172,10 +175,10 @@ function net:down() end
 function net:close() end
 
 --- What is run on a host. The program has the caller's folder and environment, but the host's HOME, in which the
---- settings name the lab's servers; it has no capabilities.
+--- settings name the lab's servers; it has no capabilities. Options that a call has no use for are an error.
 ---@class p2pd.HostCommand
 ---@field [integer] string the program and its arguments
----@field input? string what it reads
+---@field input? string what it reads; of `run` and `start`
 ---@field timeout? number seconds; of `run` and `lua`
 ---@field cwd? string its folder
 ---@field env? table<string, string> variables
@@ -185,23 +188,27 @@ function net:close() end
 ---@field name string
 local host = {}
 
---- Runs a program there to its end. Fails with ETIMEDOUT when that takes longer than `timeout`; it is ended then.
+--- Runs a program there to its end, and that of its output. Fails with ETIMEDOUT when that takes longer than `timeout`:
+--- then it is ended with all that it has started, as it is when the task that waits is cancelled. It is in a session of
+--- its own.
 ---@param command p2pd.HostCommand
 ---@return { status: integer, out: string, err: string }? result status 128 + N after signal N
 ---@return string? message
 ---@return p2pd.Code? code
 function host:run(command) end
 
---- Runs a program there with this program's terminal, input and outputs, to its end. Signals are for that program.
+--- Runs a program there with this program's terminal, input and outputs, to its end. Signals are for that program. It
+--- is ended when the task that waits is cancelled.
 ---@param command p2pd.HostCommand without `input` and `timeout`
 ---@return integer? status 128 + N after signal N
 ---@return string? message
 ---@return p2pd.Code? code
 function host:exec(command) end
 
---- Starts a program there. It ends with the scope: `local child <close> = assert(host:start { … })`. The child has
---- `lines()`, which gives what it prints, `write(text)`, `finish_input()`, `wait([timeout])` and `close()`.
----@param command p2pd.HostCommand
+--- Starts a program there, in a session of its own. It ends with the scope, and all that it has started with it: `local
+--- child <close> = assert(host:start { … })`. The child has `lines()`, which gives what it prints, `write(text)`,
+--- `finish_input()`, `wait([timeout])`, `exit_status()` and `close()`.
+---@param command p2pd.HostCommand without `timeout`
 ---@return table? child
 ---@return string? message
 ---@return p2pd.Code? code
@@ -216,7 +223,7 @@ function host:start(command) end
 function host:lua(source, options) end
 
 --- The words with which a command is started there, for who starts programs otherwise.
----@param command p2pd.HostCommand
+---@param command p2pd.HostCommand without `input` and `timeout`
 ---@return string[]
 function host:argv(command) end
 

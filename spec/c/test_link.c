@@ -1,4 +1,5 @@
 /* link: time is a number here, so that all of it is exact. */
+#include "core/frame.h"
 #include "core/link.h"
 #include "spec/c/check.h"
 
@@ -15,19 +16,19 @@ static struct link *make(const struct link_config *config) {
 }
 
 static enum link_fate push(struct link *link, uint64_t now_ns, uint32_t number, size_t length) {
-    uint8_t bytes[LINK_PACKET_SIZE + 1] = {0};
+    uint8_t bytes[FRAME_SIZE + 1] = {0};
     memcpy(bytes, &number, sizeof number);
     return link_push(link, now_ns, bytes, length);
 }
 
+static struct link_packet popped;
+
 /* The number of the packet whose time has come, or -1. */
 static long long pop(struct link *link, uint64_t now_ns) {
-    size_t length;
     uint32_t number;
-    const uint8_t *bytes = link_pop(link, now_ns, &length);
-    if (!bytes)
+    if (!link_pop(link, now_ns, &popped))
         return -1;
-    memcpy(&number, bytes, sizeof number);
+    memcpy(&number, popped.bytes, sizeof number);
     return number;
 }
 
@@ -40,8 +41,8 @@ static void a_link_without_wishes_is_straight(void) {
         CHECK_EQ(pop(link, 5 * MS), i);
     }
     CHECK_EQ(pop(link, 6 * MS), -1);
-    CHECK_EQ(push(link, 5 * MS, 1, LINK_PACKET_SIZE), LINK_QUEUED);
-    CHECK_EQ(push(link, 5 * MS, 1, LINK_PACKET_SIZE + 1), LINK_LOST);
+    CHECK_EQ(push(link, 5 * MS, 1, FRAME_SIZE), LINK_QUEUED);
+    CHECK_EQ(push(link, 5 * MS, 1, FRAME_SIZE + 1), LINK_LOST);
     link_free(link);
 }
 
@@ -134,8 +135,10 @@ static void what_is_held_back_is_overtaken(void) {
     CHECK_EQ(push(link, MS, 2, 100), LINK_QUEUED);
     CHECK_EQ(push(link, 9 * MS, 3, 100), LINK_QUEUED);
     CHECK_EQ(pop(link, 2 * MS), 2);
+    CHECK_EQ(popped.fate, LINK_QUEUED);
     CHECK(link_next_due(link) == MS + LINK_HELD_BACK_NS);
     CHECK_EQ(pop(link, 20 * MS), 1);
+    CHECK_EQ(popped.fate, LINK_REORDERED);
     CHECK_EQ(pop(link, 20 * MS), 3);
     link_free(link);
 }

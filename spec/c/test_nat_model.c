@@ -213,14 +213,15 @@ static void mappings_depend_on_what_is_asked(void) {
 
 /* Any mapping goes with any filter. */
 static void filters_are_their_own_matter(void) {
-    for (enum nat_scope mapping = NAT_ENDPOINT_INDEPENDENT; mapping < NAT_UNFILTERED; mapping++)
-        for (enum nat_scope filter = NAT_ENDPOINT_INDEPENDENT; filter <= NAT_UNFILTERED; filter++) {
+    for (enum nat_scope mapping = NAT_ENDPOINT_INDEPENDENT; mapping < NAT_FILTER_NONE; mapping++)
+        for (enum nat_scope filter = NAT_ENDPOINT_INDEPENDENT; filter <= NAT_FILTER_NONE;
+             filter++) {
             name("symmetric", "random", 0);
             config.protocols[NAT_UDP].mapping = mapping;
             config.protocols[NAT_UDP].filtering = filter;
             start(1);
             uint16_t external = udp_out(HOST, 5000, SERVER, 1000);
-            bool none = filter == NAT_ENDPOINT_INDEPENDENT || filter == NAT_UNFILTERED;
+            bool none = filter == NAT_ENDPOINT_INDEPENDENT || filter == NAT_FILTER_NONE;
             CHECK(udp_in(SERVER, 1000, external));
             CHECK_EQ(udp_in(SERVER, 1001, external), none || filter == NAT_ADDRESS_DEPENDENT);
             CHECK_EQ(udp_in(OTHER, 1000, external), none);
@@ -320,8 +321,8 @@ static void what_cannot_be_is_refused(void) {
     REFUSED(udp->first = 0);
     REFUSED(udp->first = 3000; udp->last = 2999);
     REFUSED(udp->first = 3000; udp->last = 3000); /* no distance to preserve */
-    REFUSED(udp->allocation = NAT_PORT_DEPENDENT);
-    REFUSED(udp->mapping = NAT_UNFILTERED);
+    REFUSED(udp->delta = NAT_DELTA_DEPENDENT);
+    REFUSED(udp->mapping = NAT_FILTER_NONE);
     REFUSED(udp->idle_s = 0);
     REFUSED(config.protocols[NAT_TCP].established_s = 0);
     REFUSED(config.protocols[NAT_TCP].transitory_s = 0);

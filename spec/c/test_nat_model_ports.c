@@ -207,7 +207,7 @@ static void random_is_even_beside_what_is_taken(void) {
     start(1);
     for (uint16_t i = 0; i < 500; i++)
         udp_out(HOST, (uint16_t)(40000 + i), SERVER, 1);
-    config.protocols[NAT_UDP].allocation = NAT_PORT_RANDOM;
+    config.protocols[NAT_UDP].delta = NAT_DELTA_RANDOM;
     nat_model_configure(model, &config, false);
     unsigned first_fifth = 0;
     for (uint16_t i = 0; i < 50; i++)

@@ -94,7 +94,7 @@ static void a_full_table_takes_no_more(void) {
 static void sessions_are_bounded_too(void) {
     name("full-cone", "equal", 0);
     config.table_limit = 100;
-    config.protocols[NAT_TCP].uninvited = NAT_RESET;
+    config.protocols[NAT_TCP].uninvited = NAT_UNINVITED_RESET;
     start(1);
     for (uint16_t i = 0; i < 400; i++)
         CHECK_EQ(udp_out(HOST, 5000, SERVER, i), 5000);

@@ -186,7 +186,7 @@ static void a_syn_in_a_living_connection_changes_nothing(void) {
 
 static void uninvited_syns_get_what_is_asked_for(void) {
     static const enum nat_verdict verdicts[] = {NAT_DROP, NAT_ANSWER_RESET, NAT_ANSWER_UNREACHABLE};
-    for (enum nat_uninvited what = NAT_SILENT; what <= NAT_UNREACHABLE; what++) {
+    for (enum nat_uninvited what = NAT_UNINVITED_DROP; what <= NAT_UNINVITED_UNREACHABLE; what++) {
         name("port-restricted", "equal", 0);
         config.protocols[NAT_TCP].uninvited = config.protocols[NAT_UDP].uninvited = what;
         config.table_limit = 1;
@@ -216,7 +216,7 @@ static void uninvited_syns_get_what_is_asked_for(void) {
 
 static void a_firewall_answers_too(void) {
     name("udp-firewall", "na", 0);
-    config.protocols[NAT_TCP].uninvited = NAT_RESET;
+    config.protocols[NAT_TCP].uninvited = NAT_UNINVITED_RESET;
     start(1);
     CHECK(!go_in(NAT_TCP, SYN, server_ip(SERVER), PORT, inside_ip(HOST), 22));
     CHECK_EQ(verdict, NAT_ANSWER_RESET);

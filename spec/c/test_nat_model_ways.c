@@ -61,7 +61,7 @@ static void filters_apply_to_hairpins(void) {
 static void tcp_hairpins(void) {
     name("port-restricted", "random", 0);
     config.hairpin = true;
-    config.protocols[NAT_TCP].uninvited = NAT_RESET;
+    config.protocols[NAT_TCP].uninvited = NAT_UNINVITED_RESET;
     start(1);
     uint16_t a = go_out(NAT_TCP, SYN, 10, 5000, server_ip(SERVER), 1000);
     uint16_t b = go_out(NAT_TCP, SYN, 11, 6000, server_ip(SERVER), 1000);
@@ -192,7 +192,7 @@ static enum nat_verdict send6(bool out, enum nat_protocol protocol, uint8_t flag
 
 static void ipv6_is_firewalled(void) {
     struct ip host = ip6(3, 10), server = ip6(1, 1), other = ip6(1, 2);
-    nat_config_firewall(&config);
+    nat_config_firewall(NAT_ENDPOINT_INDEPENDENT, &config);
     CHECK_EQ(config.external_count, 0);
     start(1);
     for (enum nat_protocol protocol = NAT_UDP; protocol < NAT_PROTOCOLS; protocol++) {
@@ -214,9 +214,8 @@ static void ipv6_is_firewalled(void) {
 
 static void ipv6_filters_can_be_strict(void) {
     struct ip host = ip6(3, 10), server = ip6(1, 1), other = ip6(1, 2);
-    nat_config_firewall(&config);
-    config.protocols[NAT_TCP].filtering = NAT_ADDRESS_AND_PORT_DEPENDENT;
-    config.protocols[NAT_TCP].uninvited = NAT_UNREACHABLE;
+    nat_config_firewall(NAT_ADDRESS_AND_PORT_DEPENDENT, &config);
+    config.protocols[NAT_TCP].uninvited = NAT_UNINVITED_UNREACHABLE;
     start(1);
     send6(true, NAT_TCP, SYN, host, 5000, server, 1000);
     CHECK_EQ(send6(false, NAT_TCP, SYN, other, 1000, host, 5000), NAT_ANSWER_UNREACHABLE);

@@ -40,7 +40,7 @@ static void behaviour(const uint8_t *bytes, struct nat_behaviour *out) {
     out->blocked = bytes[0] / 8 % 8 == 0;
     out->mapping = bytes[1] % 3;
     out->filtering = bytes[1] / 3 % 4;
-    out->allocation = bytes[1] / 12 % 5;
+    out->delta = bytes[1] / 12 % 5;
     out->uninvited = bytes[2] % 3;
     out->value = bytes[2] / 3 - 40;
     out->first = (uint16_t)(1 + bytes[3] * 257);
@@ -127,7 +127,7 @@ static void check_unchanged(const struct nat_packet *a, const struct nat_packet 
 
 static void came_in(const struct nat_packet *packet, const struct nat_packet *sent,
                     const struct nat_behaviour *rule) {
-    if (!rule->translates && rule->filtering == NAT_UNFILTERED) {
+    if (!rule->translates && rule->filtering == NAT_FILTER_NONE) {
         check_unchanged(packet, sent);
         return;
     }

@@ -3,6 +3,7 @@
 -- Sockets are numbers. Nothing of what is tested is used here.
 local cjson = require "cjson"
 local luv = require "luv"
+local lines = dofile "spec/support/lines.lua"
 
 local SOCKET_BUFFER = 1024 * 1024
 local CHUNK = ("x"):rep(65536)
@@ -159,13 +160,12 @@ local function answer(line)
   io.stdout:flush()
 end
 
-local input, text = luv.new_pipe(false), ""
+local input = luv.new_pipe(false)
+local take = lines(function(line) assert(coroutine.resume(coroutine.create(answer), line)) end)
 input:open(0)
 input:read_start(function(_, data)
   if not data then os.exit(0) end
-  text = text .. data
-  for line in text:gmatch "([^\n]*)\n" do assert(coroutine.resume(coroutine.create(answer), line)) end
-  text = text:match "[^\n]*$"
+  take(data)
 end)
 luv.new_check():start(look)      -- after each event,
 luv.new_timer():start(1, 1, look) -- and when a time is over

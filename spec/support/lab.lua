@@ -74,23 +74,29 @@ function user:begin(...)
   return program.start(self:command("lab", ...))
 end
 
---- The identity of a lab's first process, by the file in its folder.
-function user:keeper(name)
+--- The pid of a lab's first process, by the file in its folder.
+function user:first(name)
   for file in processes.folder(("%s/lab/%s"):format(self.state, name)) do
-    local pid = file:match "^keeper%.(%d+)%."
+    local pid = file:match "^first%.(%d+)%."
     if pid then return math.tointeger(pid) end
   end
 end
 
---- What still runs of what this user began.
-function user:running()
-  local found, mark = {}, "\0TMPDIR=" .. self.tmp .. "\0"
+--- What still runs with this folder for its temporary files.
+---@return string[]
+function M.running_in(folder)
+  local found, mark = {}, "\0TMPDIR=" .. folder .. "\0"
   for name in processes.folder "/proc" do
     if name:find "^%d+$" and ("\0" .. processes.read("/proc/" .. name .. "/environ")):find(mark, 1, true) then
       found[#found + 1] = processes.read("/proc/" .. name .. "/cmdline"):gsub("[%z\n]", " "):sub(1, 60)
     end
   end
   return found
+end
+
+--- What still runs of what this user began.
+function user:running()
+  return M.running_in(self.tmp)
 end
 
 --- Fails when anything is left: a process (and with it a namespace), a mount, a file.

@@ -1,5 +1,6 @@
 -- processes: other programs, for check and bench; on luv alone, since what is tested cannot be relied upon.
 local luv = require "luv"
+local lines = require "spec.support.lines"
 
 local M = {}
 
@@ -60,7 +61,7 @@ end
 ---@param options? {env: string[]?, stdio: table?, cwd: string?}
 function M.start(argv, options)
   options = options or {}
-  local self = setmetatable({ lines = {}, text = "", began = luv.hrtime() }, process)
+  local self = setmetatable({ lines = {}, began = luv.hrtime() }, process)
   local stdio, files = options.stdio or {}, open_files(options.stdio or {})
   self.input = stdio[0] == "pipe" and luv.new_pipe(false) or nil
   self.output = stdio[1] == "pipe" and luv.new_pipe(false) or nil
@@ -82,12 +83,10 @@ function M.start(argv, options)
   end
   self.handle, self.pid = handle, pid
   if self.output then
+    local take = lines(function(line) self.lines[#self.lines + 1] = line end)
     self.output:read_start(function(_, data)
-      self.text = self.text .. (data or "")
-      for line in self.text:gmatch "([^\n]*)\n" do self.lines[#self.lines + 1] = line end
-      self.text = self.text:match "[^\n]*$"
+      take(data)
       if not data then
-        if self.text ~= "" then self.lines[#self.lines + 1] = self.text end
         self.output:close()
         self.ended = true
       end

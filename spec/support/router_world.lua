@@ -2,94 +2,18 @@
 --
 --   host 192.168.1.10, 2c0f:30:3:1::10 ── 192.168.1.1 router 30.2.1.2 ── 30.2.1.1 internet: 30.1.0.1, 2c0f:30:1::1
 --
+-- It is what p2pd.lab.topology plans and p2pd.lab.plumbing says, without the keeper, so that a spec can take it apart.
 -- Needs root. To be used inside of tasks or outside of them.
 local cjson = require "cjson"
 local luv = require "luv"
+local plumbing = require "p2pd.lab.plumbing"
 local program = require "spec.support.program"
+local topology = require "p2pd.lab.topology"
 
 local M = {}
 
-local everywhere = [[
-  echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
-  echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
-  echo 0 >/proc/sys/net/ipv6/conf/default/dad_transmits
-  echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
-  echo 0 >/proc/sys/net/ipv4/conf/default/rp_filter
-  echo 1 >/proc/sys/net/ipv4/ip_forward
-  echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
-  echo 0 >/proc/sys/net/ipv4/icmp_ratelimit
-]]
-
-local host = [[
-ip -batch - <<END
-link set lo up
-addr add 192.168.1.10/24 dev eth0
-addr add 2c0f:30:3:1::10/64 dev eth0 nodad
-link set eth0 up
-route add default via 192.168.1.1
-route add ::/0 via 2c0f:30:3:1::1
-END
-]]
-
-local internet = [[
-ip -batch - <<END
-link set lo up
-addr add 30.2.1.1/24 dev r1
-addr add 2c0f:30:2:1::1/64 dev r1 nodad
-link set r1 up
-addr add 30.1.0.1/32 dev lo
-addr add 30.1.0.2/32 dev lo
-addr add 2c0f:30:1::1/128 dev lo
-route add 30.9.9.9/32 dev r1
-route add 30.3.1.0/24 via 30.2.1.2
-route add 2c0f:30:3:1::/64 via 2c0f:30:2:1::2
-END
-]]
-
--- Between nat0 and nat1 is the router's process (core/router.h). :03 and :04 are nobody's addresses.
-local router = [[
-ip -batch - <<END
-link set lo up
-link add nat0 address 02:00:00:00:00:01 type veth peer name nat1 address 02:00:00:00:00:02
-link set nat0 addrgenmode none
-link set nat1 addrgenmode none
-END
-echo 1 >/proc/sys/net/ipv4/conf/nat0/accept_local
-echo 1 >/proc/sys/net/ipv6/conf/nat1/disable_ipv6
-echo 0 >/proc/sys/net/ipv4/neigh/wan0/proxy_delay
-ip -batch - <<END
-link set nat0 up
-link set nat1 up
-addr add 192.168.1.1/24 dev lan0
-addr add 2c0f:30:3:1::1/64 dev lan0 nodad
-link set lan0 up
-addr add 30.2.1.2/24 dev wan0
-addr add 30.2.1.3/24 dev wan0
-addr add 2c0f:30:2:1::2/64 dev wan0 nodad
-link set wan0 up
-route add default via 30.2.1.1
-route add ::/0 via 2c0f:30:2:1::1
-neigh add 169.254.0.3 lladdr 02:00:00:00:00:03 nud permanent dev nat0
-neigh add 169.254.0.4 lladdr 02:00:00:00:00:04 nud permanent dev nat0
-neigh add fe80::3 lladdr 02:00:00:00:00:03 nud permanent dev nat0
-route add default via 169.254.0.3 dev nat0 onlink table 100
-route add default via 169.254.0.4 dev nat0 onlink table 101
-route add ::/0 via fe80::3 dev nat0 table 100
-rule add pref 10 iif lan0 to 192.168.1.1 lookup local
-rule add pref 20 fwmark 1 iif lan0 lookup 101
-rule add pref 20 fwmark 1 iif wan0 lookup 101
-rule add pref 30 iif lan0 lookup 100
-rule add pref 30 iif wan0 lookup 100
-rule add pref 40 lookup local
-rule del pref 0
-neigh add proxy 30.2.1.2 dev wan0
-neigh add proxy 30.2.1.3 dev wan0
-END
-ip -6 -batch - <<END
-rule add pref 30 iif lan0 lookup 100
-rule add pref 30 iif wan0 lookup 100
-END
-]]
+local SERVERS = { "30.1.0.1", "30.1.0.2", "2c0f:30:1::1" }
+local NOBODY = "30.9.9.9" -- routed to the router, which knows no way to it: so a packet to it dies of its hops
 
 --- Runs a program, as its arguments; throws when it fails, gives its output.
 function M.run(...)
@@ -140,7 +64,7 @@ end
 
 --- Makes the namespaces and starts all processes.
 function M.start()
-  local self = setmetatable({ names = {}, children = {}, sigpipe = luv.new_signal() }, world)
+  local self = setmetatable({ names = {}, children = {}, folders = {}, sigpipe = luv.new_signal() }, world)
   self.sigpipe:start("sigpipe", function() end) -- a child that has ended is told of by `ask`
   self.sigpipe:unref()
   local ok, message = pcall(self.build, self)
@@ -151,30 +75,58 @@ function M.start()
   return self
 end
 
+-- Starts the script that holds a namespace, in a folder of its files; `...` goes before the shell.
+function world:hold(name, script, files, ...)
+  local folder = program.folder()
+  self.folders[#self.folders + 1] = folder
+  for file, text in pairs(files) do folder:write(file, text) end
+  local argv = within(self.names[name], ...)
+  table.move({ "/bin/sh", "-c", script, program.path }, 1, 4, #argv + 1, argv)
+  argv.cwd = tostring(folder)
+  local child = self:start(argv)
+  child:expect "ready\n"
+  return child
+end
+
 function world:build()
+  local plan = assert(topology.plan {
+    routers = { router = { nat = "port-restricted/equal", addresses = 2 } }, hosts = { host = "router" },
+  })
+  self.plan = plan
   for _, name in ipairs { "host", "router", "internet" } do
     self.names[name] = ("p2pd-%d-%s"):format(luv.os_getpid(), name)
     M.run("ip", "netns", "add", self.names[name])
-    self:sh(name, everywhere)
   end
-  local names = self.names
-  -- The ends need numbers that differ, or IPv6 begins late: the kernel takes them for devices without another end.
-  M.run("ip", "link", "add", "eth0", "netns", names.host, "index", "101", "type", "veth", "peer", "name", "lan0",
-    "netns", names.router, "index", "102")
-  M.run("ip", "link", "add", "wan0", "netns", names.router, "index", "103", "type", "veth", "peer", "name", "r1",
-    "netns", names.internet, "index", "104")
-  self:sh("router", router)
-  self:sh("host", host)
-  self:sh("internet", internet)
-  self.router = self:child("router", program.path, "-e", 'require("p2pd.lab.router")()')
-  self.host = setmetatable({ child = self:child("host", "lua5.4", "spec/support/apart.lua") }, end_)
-  self.internet = setmetatable({ child = self:child("internet", "lua5.4", "spec/support/apart.lua") }, end_)
+  for name, value in pairs(plumbing.internet_sysctls()) do
+    self:sh("internet", ("echo %s >/proc/sys/net/%s"):format(value, name))
+  end
+  self.router = self:hold("router", plumbing.router(plan, plan.router.router))
+  local script, files = plumbing.host(plan.host.host, {})
+  self.holder = self:hold("host", script, files, "unshare", "--uts") -- it gives itself a name
+  self:ip("internet", plumbing.servers(SERVERS))
+  self:ip("internet", plumbing.links(plan, { ["router router"] = self.router.pid, ["host host"] = self.holder.pid }))
+  self:ip("internet", ("route add %s dev r1\n"):format(NOBODY))
+  self.router:write "go\n"
+  self.holder:write "go\n"
+  self.holder:expect "up\n"
+  for _, name in ipairs { "host", "internet" } do
+    local child = self:start(within(self.names[name], "lua5.4", "spec/support/apart.lua"))
+    self[name] = setmetatable({ child = child }, end_)
+  end
 end
 
-function world:child(name, ...)
-  local child = program.start(within(self.names[name], ...))
+function world:start(argv)
+  local child = program.start(argv)
   self.children[#self.children + 1] = child
   return child
+end
+
+--- Runs a batch of ip's in a namespace.
+function world:ip(name, batch)
+  local argv = within(self.names[name], "ip", "-batch", "-")
+  argv.input = batch
+  local it = program.run(argv)
+  if it.status ~= 0 then error(("ip in %s: %s%s\n%s"):format(name, it.out, it.err, batch), 2) end
 end
 
 --- Runs a script of sh in a namespace.
@@ -198,9 +150,10 @@ end
 
 --- Makes the router what the options say, without mappings.
 function world:configure(options)
+  local plan, router = self.plan, self.plan.router.router
   local answer = self:ask {
-    ["do"] = "configure", options = options, external = { "30.2.1.2", options.addresses and "30.2.1.3" },
-    inside = { "192.168.1.0/24", "2c0f:30:3:1::/64" }, flush = true,
+    ["do"] = "configure", options = options, flush = true, inside = topology.inside(plan, router),
+    external = { table.unpack(router.wan.external, 1, options.addresses or 1) },
   }
   if not answer.ok then error(answer.message, 2) end
   return answer
@@ -213,11 +166,13 @@ end
 --- Ends all processes and removes the namespaces.
 function world:stop()
   for _, child in ipairs(self.children) do child:finish_input() end
+  if self.holder then self.holder:kill "sigterm" end
   for _, child in ipairs(self.children) do
     pcall(child.wait, child, 5) -- so that sanitizers have their say
     child:close()
   end
   for _, name in pairs(self.names) do program.run { "ip", "netns", "del", name } end
+  for _, folder in ipairs(self.folders) do getmetatable(folder).__close(folder) end
   self.sigpipe:close()
   luv.run "nowait"
 end

@@ -1,7 +1,6 @@
 -- host: running programs on a host of a lab.
 local luv = require "luv"
 local process = require "p2pd.process"
-local task = require "p2pd.task"
 local enter = require "p2pd.lab.enter"
 
 local M = {}
@@ -12,19 +11,54 @@ host.__name = "p2pd.lab.host"
 
 M.methods = host -- for spec/meta_spec.lua
 
-local option_types = {
-  timeout = "number", input = "string", root = "boolean", cwd = "string", env = "table",
+local function is_text(value) return type(value) == "string" end
+local function is_word(value) return type(value) == "string" or type(value) == "number" end
+
+-- Each with what its value is, and in words.
+local known = {
+  timeout = { function(value) return type(value) == "number" and value >= 0 end, "a number of seconds, zero or more" },
+  input = { is_text, "a string" },
+  root = { function(value) return type(value) == "boolean" end, "true or false" },
+  cwd = { is_text, "a string" },
+  env = {
+    function(value)
+      if type(value) ~= "table" then return false end
+      for name, text in pairs(value) do
+        if not is_text(name) or not name:find "^[^=%z-][^=%z]*$" or not is_word(text) then return false end
+      end
+      return true
+    end, "a table of strings by names",
+  },
 }
 
-local function check_command(command, level)
-  if type(command) ~= "table" or type(command[1]) ~= "string" then
-    error("a command is a table: { \"program\", arguments… }", level + 1)
+-- What each call takes besides the command.
+local takes = {
+  run = { timeout = true, input = true, root = true, cwd = true, env = true },
+  lua = { timeout = true, root = true, cwd = true, env = true },
+  start = { input = true, root = true, cwd = true, env = true },
+  exec = { root = true, cwd = true, env = true },
+  argv = { root = true, cwd = true, env = true },
+}
+
+local function show(value)
+  if type(value) == "table" then return "a table with others" end
+  return type(value) == "string" and ("'%s'"):format(value) or tostring(value)
+end
+
+-- Throws, at the line that called the function of that name, what is wrong with its command.
+local function check(command, call)
+  if type(command) ~= "table" or not is_text(command[1]) then
+    error("a command is a table: { \"program\", arguments… }", 3)
   end
+  local count = #command
   for key, value in pairs(command) do
-    local kind = option_types[key] or math.type(key) == "integer" and "string"
-    if not kind then error(("unknown option '%s'"):format(tostring(key)), level + 1) end
-    if type(value) ~= kind and math.type(value) ~= "integer" then
-      error(("'%s' is a %s, not a %s"):format(tostring(key), type(value), kind), level + 1)
+    local is_argument = math.type(key) == "integer" and key >= 1 and key <= count
+    if is_argument and not is_word(value) then
+      error(("argument %d is a %s, not a string"):format(key - 1, type(value)), 3)
+    elseif not is_argument then
+      if not takes[call][key] then error(("unknown option '%s' of %s"):format(tostring(key), call), 3) end
+      local is_good, wish = table.unpack(known[key])
+      if not is_good(value) then error(("'%s' is %s, not %s"):format(key, show(value), wish), 3) end
     end
   end
 end
@@ -34,89 +68,50 @@ function M.new(lab, name, told)
   return setmetatable({ lab = lab, name = name, pid = told.pid, folder = told.folder, hosts = told.hosts }, host)
 end
 
---- The words by which the command is run there.
-function host:argv(command)
+-- The words by which the command is run there.
+local function words_of(self, command)
   local words = {}
   for i, word in ipairs(command) do words[i] = tostring(word) end
   return enter.argv {
-    keeper = self.lab.identity, lab = self.lab, host = self, program = self.lab.program, command = words,
+    first = self.lab.identity, lab = self.lab, host = self, program = self.lab.program, command = words,
     root = command.root, cwd = command.cwd, env = command.env,
   }
 end
 
+function host:argv(command)
+  check(command, "argv")
+  return words_of(self, command)
+end
+
+-- Starts a command whose end is the end of all that it has started, in a session of its own.
+local function start(self, command, output)
+  local options = words_of(self, command)
+  options.name, options.input, options.output = command[1], true, output
+  options.session, options.signal = true, enter.signal_all
+  local child, message, code = process.start(options)
+  if child and command.input then child:write(command.input) end
+  return child, message, code
+end
+
 --- Starts a program there.
 function host:start(command)
-  check_command(command, 2)
-  local argv = self:argv(command)
-  argv.input, argv.signal = true, enter.signal
-  local child, message, code = process.start(argv)
+  check(command, "start")
+  local child, message, code = start(self, command, "lines")
+  if child and command.input then child:finish_input() end
+  return child, message, code
+end
+
+local function run(self, command)
+  local child <close>, message, code = start(self, command, "text")
   if not child then return nil, message, code end
-  child.name = command[1]
-  if command.input then
-    child:write(command.input)
-    child:finish_input()
-  end
-  return child
-end
-
--- Both outputs of a process that runs, each whole.
-local function collect(stream, result, name, changed)
-  result.open = result.open + 1
-  stream:read_start(function(_, data)
-    if data then
-      result[name][#result[name] + 1] = data
-    else
-      stream:close()
-      result.open = result.open - 1
-      changed:signal()
-    end
-  end)
-end
-
-local function spawn(self, argv, changed)
-  self.input, self.output, self.errors = luv.new_pipe(false), luv.new_pipe(false), luv.new_pipe(false)
-  local message, code
-  self.handle, self.pid, code = luv.spawn(argv[1], {
-    args = table.move(argv, 2, #argv, 1, {}), stdio = { self.input, self.output, self.errors },
-  }, function(status, signal)
-    self.status = signal ~= 0 and 128 + signal or status
-    self.handle:close()
-    changed:signal()
-  end)
-  if not self.handle then message = self.pid end
-  return self.handle, message, code
-end
-
--- However the call ends, so does the program, and all handles are closed.
-local function finish(self)
-  if self.handle and not self.status then
-    enter.signal(self.pid, "sigkill")
-    while not self.status do self.changed:wait() end
-  end
-  for _, stream in ipairs { self.input, self.output, self.errors } do
-    if not stream:is_closing() then stream:close() end
-  end
+  child:finish_input()
+  return child:whole(command.timeout)
 end
 
 --- Runs a program there to its end.
 function host:run(command)
-  check_command(command, 2)
-  local changed = task.condition()
-  local child <close> = setmetatable({ out = {}, err = {}, open = 0, changed = changed }, { __close = finish })
-  local started, message, code = coroutine.wrap(spawn)(child, self:argv(command), changed)
-  if not started then return nil, ("%s: cannot start %s: %s"):format(code, command[1], message), code end
-  collect(child.output, child, "out", changed)
-  collect(child.errors, child, "err", changed)
-  if command.input then child.input:write(command.input) end
-  child.input:shutdown(function() end)
-  local deadline = command.timeout and task.now() + command.timeout
-  while not child.status or child.open > 0 do
-    local ok = changed:wait(deadline and math.max(0, deadline - task.now()))
-    if not ok then
-      return nil, ("ETIMEDOUT: %s took longer than %g s"):format(command[1], command.timeout), "ETIMEDOUT"
-    end
-  end
-  return { status = child.status, out = table.concat(child.out), err = table.concat(child.err) }
+  check(command, "run")
+  return run(self, command)
 end
 
 -- Whether this program is in the foreground of a terminal, which then sends its signals to the command too.
@@ -134,9 +129,10 @@ end
 --- Runs a program there with our terminal and files as its own. Signals are for the program: it gets those that it
 --- does not get by itself.
 function host:exec(command)
-  check_command(command, 2)
-  local argv, changed, ended = self:argv(command), task.condition(), nil
-  local handle, pid, interrupted
+  check(command, "exec")
+  local options = words_of(self, command)
+  options.name, options.input, options.output, options.signal = command[1], "inherit", "inherit", enter.signal
+  local started, interrupted
   local signals <close> = setmetatable({}, { __close = close_all })
   for _, name in ipairs { "sigint", "sigquit", "sigterm", "sighup" } do
     local signal = luv.new_signal()
@@ -144,21 +140,17 @@ function host:exec(command)
     signal:start(name, function()
       local from_terminal = name == "sigint" or name == "sigquit"
       if from_terminal then interrupted = luv.constants[name:upper()] end
-      if pid and not (from_terminal and has_terminal()) then enter.signal(pid, name) end
+      if started and not (from_terminal and has_terminal()) then enter.signal(started.pid, name, started.status) end
     end)
   end
-  local code
-  handle, pid, code = luv.spawn(argv[1], { args = table.move(argv, 2, #argv, 1, {}), stdio = { 0, 1, 2 } },
-    function(status, signal)
-      handle:close()
-      ended = signal ~= 0 and 128 + signal or status
-      changed:signal()
-    end)
-  if not handle then return nil, ("%s: cannot start %s: %s"):format(code, argv[1], pid), code end
-  while not ended do changed:wait() end
+  local child <close>, message, code = process.start(options)
+  if not child then return nil, message, code end
+  started = child
+  child:wait()
+  local status = child:exit_status()
   -- nsenter would end as the command did, but does not hear these two signals, and says 1.
-  if ended == 1 and interrupted then return 128 + interrupted end
-  return ended
+  if status == 1 and interrupted then return 128 + interrupted end
+  return status
 end
 
 --- Runs Lua source there, in a p2pd-lua of its own, to its end.
@@ -168,8 +160,9 @@ function host:lua(source, options)
   for key, value in pairs(options or {}) do
     if math.type(key) == "integer" then command[key + 2] = value else command[key] = value end
   end
+  check(command, "lua")
   command.input = source
-  return self:run(command)
+  return run(self, command)
 end
 
 function host:__tostring()

@@ -1,19 +1,22 @@
 -- lab: networks with every kind of NAT, on one machine: `require "p2pd.lab"`.
 local luv = require "luv"
+local process = require "p2pd.process"
 local task = require "p2pd.task"
+local files = require "p2pd.lab.files"
 local host = require "p2pd.lab.host"
+local lines = require "p2pd.lab.lines"
 local needs = require "p2pd.lab.needs"
+local router_options = require "p2pd.lab.options"
 local state = require "p2pd.lab.state"
 local timeline = require "p2pd.lab.timeline"
 local topology = require "p2pd.lab.topology"
-local wire = require "p2pd.lab.wire"
 
 local M = {}
 
+local SHOWN = 100         -- lines of the timeline, in an error
 local PATIENCE = 30     -- seconds that a lab may take to come up, or a request to be answered
 local FAREWELL = 3      -- seconds that a lab may take to go by itself
 local ATTEMPTS = 5      -- to get a name whose last lab is just being cleaned up after
-local PRIVATE, PRIVATE_FILE = 448, 384 -- 0700, 0600
 
 -- The first process of the lab's pid namespace: it starts the keeper, takes in the orphans, and leaves nothing behind.
 -- Where it stands in /proc is read before the namespace has a /proc of its own. $0 is the program, $1 the folder in
@@ -28,11 +31,12 @@ exec 3<&0
 "$0" -E lab keeper <&3 3<&- &
 exec 3<&- >&-
 wait $! || :
-for mine in "$2"/keeper."${P2PD_LAB_STAT%% *}".*; do
+for mine in "$2"/first."${P2PD_LAB_STAT%% *}".*; do
   [ -e "$mine" ] || exit 0
   umount -l "$2/inside"
   rm -f "$mine" "$2/socket" "$2/log"
   rmdir "$2/inside" "$2"
+  rmdir "${2%/*}" "${2%/*/*}" 2>/dev/null || : # as state.tidy does
 done
 ]]
 
@@ -51,7 +55,7 @@ end
 
 -- The program and the folder of labs, which everything needs.
 local function new(name)
-  local self = setmetatable({ name = name, changed = task.condition() }, lab)
+  local self = setmetatable({ name = name }, lab)
   local ok, message, code = needs.outside()
   if not ok then return nil, message, code end
   self.program, message, code = needs.program()
@@ -72,40 +76,24 @@ local function environment()
 end
 
 local function spawn(self, begun, path)
-  local log = assert(luv.fs_open(begun .. "/log", "a", PRIVATE_FILE))
-  local input, output = luv.new_pipe(false), luv.new_pipe(false)
-  local words = { "--fork", "--pid", "--kill-child", "--mount", "--net", "--uts", "--ipc" }
-  if luv.getuid() ~= 0 then table.move({ "--user", "--map-root-user" }, 1, 2, #words + 1, words) end
-  table.move({ "sh", "-c", FIRST_PROCESS, self.program, begun, path }, 1, 6, #words + 1, words)
-  local message, code
-  self.handle, message, code = luv.spawn("unshare", {
-    args = words, env = environment(), cwd = "/", detached = true, stdio = { input, output, log },
-  }, function()
-    self.handle:close()
-    self.ended = true
-    self.changed:signal()
-  end)
+  local log, message, code = files.open_log(begun .. "/log")
+  if not log then return nil, message, code end
+  local options = {
+    "unshare", "--fork", "--pid", "--kill-child", "--mount", "--net", "--uts", "--ipc", env = environment(), cwd = "/",
+    session = true, input = true, output = "stream", errors = log,
+  }
+  if luv.getuid() ~= 0 then table.move({ "--user", "--map-root-user" }, 1, 2, #options + 1, options) end
+  table.move({ "sh", "-c", FIRST_PROCESS, self.program, begun, path }, 1, 6, #options + 1, options)
+  self.process, message, code = process.start(options)
   luv.fs_close(log)
-  self.keeper = wire.wrap(output, input)
-  if self.handle then return true end
-  self.keeper:close()
-  return nil, ("%s: cannot start unshare: %s"):format(code, message), code
-end
-
-local function last_words(path)
-  local last
-  local file = io.open(path)
-  if not file then return nil end
-  for line in file:lines() do
-    if line:find "%S" then last = line end
-  end
-  file:close()
-  return last
+  if not self.process then return nil, message, code end
+  self.keeper = lines.wrap(self.process.output, self.process.input)
+  return true
 end
 
 -- The keeper ended before it could say why.
 local function explain(begun)
-  local said = last_words(begun .. "/log") or "it says nothing"
+  local said = files.last_words(begun .. "/log") or "it says nothing"
   if said:find "^unshare: unshare failed" or said:find "^unshare: write failed" then
     return nil, needs.refusal(said), "EPERM"
   end
@@ -125,7 +113,7 @@ end
 local function abandon(self)
   if self.up then return end
   if self.keeper then self.keeper:close() end
-  while self.handle and not self.ended do self.changed:wait() end
+  if self.process then self.process:wait() end
   if self.begun and luv.fs_stat(self.begun) then state.abandon(self.begun) end
   state.tidy(self.folder)
 end
@@ -138,12 +126,11 @@ local function begin(self, options)
     return nil, ("EBUSY: a lab '%s' runs already; `p2pd-lua lab down %s` ends it"):format(self.name, self.name), "EBUSY"
   end
   if found then state.clean(found) end
+  self.process, self.keeper, self.begun = nil, nil, nil -- of the last attempt
   local _ <close> = setmetatable({}, { __close = function() abandon(self) end })
-  self.ended = false
   local message, code
   self.begun, message, code = state.begin(self.folder)
   if not self.begun then return nil, message, code end
-  luv.fs_mkdir(self.begun .. "/inside", PRIVATE)
   local ok, taken
   ok, message, code = coroutine.wrap(spawn)(self, self.begun, path)
   if ok then ok, message, code, taken = await_keeper(self, self.begun, path, options) end
@@ -157,23 +144,28 @@ end
 --- Makes a lab: see p2pd.LabOptions.
 function M.up(options)
   options = options or {}
-  local plan, message, code = topology.plan(options)
+  if type(options) ~= "table" then error("the options of a lab are a table, not a " .. type(options), 2) end
+  local unknown = topology.unknown(options)
+  if unknown then error(unknown, 2) end
+  local asked = {}
+  for key, value in pairs(options) do asked[key] = value end
+  asked.name = asked.name or own_name()
+  local plan, message, code = topology.plan(asked)
   if not plan then return nil, message, code end
-  local ok
+  local self, ok
+  self, message, code = new(asked.name)
+  if not self then return nil, message, code end
   ok, message, code = needs.check(plan)
   if not ok then return nil, message, code end
-  local self
-  self, message, code = new(options.name or own_name())
-  if not self then return nil, message, code end
   local made, taken
   for attempt = 1, ATTEMPTS do
-    made, message, code, taken = begin(self, options)
+    made, message, code, taken = begin(self, asked)
     if not taken then break end
     task.sleep(0.02 * attempt)
   end
   if not made then return nil, message, code end
   self.owned = true
-  if options.stay then self:stay() end
+  if asked.stay then self:stay() end
   return self
 end
 
@@ -211,7 +203,7 @@ local function ask(self, question)
   if self.closed then return nil, "ECLOSED: the lab is down", "ECLOSED" end
   local path, directory = state.socket(self.folder .. "/" .. self.name)
   if not path then return nil, ("ECLOSED: the lab '%s' has gone"):format(self.name), "ECLOSED" end
-  local connected, message, code = wire.connect(path)
+  local connected, message, code = lines.connect(path)
   luv.fs_close(directory)
   if not connected then return nil, message, code end
   local _ <close> = connected
@@ -219,7 +211,7 @@ local function ask(self, question)
   answer, message, code = connected:ask(question, PATIENCE)
   if not answer then return nil, message, code end
   if not answer.ok then return nil, answer.message, answer.code end
-  answer.ok = nil
+  answer.ok, answer.id = nil, nil
   return answer
 end
 
@@ -243,6 +235,8 @@ end
 --- Changes a router while it runs.
 function lab:set(router, options)
   if type(options) ~= "table" then error("a router's options are a table, not a " .. type(options), 2) end
+  local unknown = router_options.unknown_change(options)
+  if unknown then error(unknown, 2) end
   return done(ask(self, { ["do"] = "set", router = router, options = options }))
 end
 
@@ -275,9 +269,16 @@ function lab:timeline(since)
   return timeline.render(answer.events), answer.now
 end
 
+local function last_lines(text, most)
+  local starts = { 1 }
+  for place in text:gmatch "\n()" do starts[#starts + 1] = place end
+  if #starts - 1 <= most then return text end
+  return ("(%d lines before)\n"):format(#starts - 1 - most) .. text:sub(starts[#starts - most])
+end
+
 -- Adds the timeline to an error, which may be one of busted's.
 local function with_timeline(self, err)
-  local text = "\nThe lab's timeline:\n" .. (self:timeline() or "(it is gone)")
+  local text = "\nThe lab's timeline:\n" .. last_lines(self:timeline() or "(it is gone)", SHOWN)
   if type(err) == "table" and type(err.message) == "string" then
     err.message = err.message .. text
     return err
@@ -303,7 +304,7 @@ function lab:stay()
   self.keeper:send { stay = true }
   -- What was sent has gone out before the handles are closed: closing cancels nothing that fits into the pipe.
   self.keeper:close()
-  if not self.ended then self.handle:close() end
+  self.process:release()
 end
 
 --- Ends the lab, and waits until nothing is left of it.
@@ -318,7 +319,7 @@ function lab:down()
       return nil, message or "EIO: the lab does not end", code or "EIO"
     end
   end
-  while self.owned and not self.ended do self.changed:wait() end
+  if self.owned then self.process:wait() end
   self.owned = false
   local found = state.look(self.folder, self.name)
   if found and not found.alive then state.clean(found) end

@@ -4,40 +4,21 @@
 local luv = require "luv"
 local task = require "p2pd.task"
 local child = require "p2pd.lab.child"
+local files = require "p2pd.lab.files"
+local lines = require "p2pd.lab.lines"
 local plumbing = require "p2pd.lab.plumbing"
 local requests = require "p2pd.lab.requests"
 local servers = require "p2pd.lab.servers"
 local state = require "p2pd.lab.state"
 local topology = require "p2pd.lab.topology"
-local wire = require "p2pd.lab.wire"
 
 local M = {}
 
-local PRIVATE, PRIVATE_FILE = 448, 384 -- 0700, 0600
 local PATIENCE = 10 -- seconds that each step may take
+local FAREWELL = 1  -- seconds in which the last words are to go out
 
 local keeper = {}
 keeper.__index = keeper
-
--- Files ---------------------------------------------------------------------------------------------------------------
-
-local function write(path, text)
-  local file, message, code = luv.fs_open(path, "w", PRIVATE_FILE)
-  if not file then return nil, message, code end
-  luv.fs_write(file, text)
-  luv.fs_close(file)
-  return true
-end
-
-local function make_folder(path, files)
-  local made = ""
-  for part in path:gmatch "[^/]+" do
-    made = made .. "/" .. part
-    luv.fs_mkdir(made, PRIVATE)
-  end
-  for name, text in pairs(files or {}) do assert(write(path .. "/" .. name, text)) end
-  return path
-end
 
 -- Processes -----------------------------------------------------------------------------------------------------------
 
@@ -59,7 +40,8 @@ end
 
 --- Runs a batch of `ip`, in the namespace of that process or in the keeper's own.
 function keeper:ip(name, batch, pid)
-  write(("%s/%s.batch"):format(self.inside, name), batch)
+  local written, message, code = files.write(("%s/%s.batch"):format(self.inside, name), batch)
+  if not written then return nil, message, code end
   local argv = { "ip", "-batch", name .. ".batch" }
   if pid then argv = { "nsenter", "--target", tostring(pid), "--net", "ip", "-batch", name .. ".batch" } end
   return self:run(name, argv)
@@ -84,15 +66,15 @@ function keeper:host_files(host)
   if self.plan.servers then
     for _, name in ipairs(servers.NAMES) do names[#names + 1] = servers.address(name) .. " " .. name end
   end
-  local files = {
+  local contents = {
     ["machine-id"] = ("%032x\n"):format(host.number), ["hosts"] = table.concat(names, "\n") .. "\n",
     ["resolv.conf"] = "# No name server is in the lab.\n",
   }
   local binds, folder = {}, self:folder_of(host)
-  for name in pairs(files) do
+  for name in pairs(contents) do
     if luv.fs_stat("/etc/" .. name) then binds[#binds + 1] = { folder .. "/" .. name, "/etc/" .. name } end
   end
-  return files, binds
+  return contents, binds
 end
 
 function keeper:folder_of(node)
@@ -101,20 +83,20 @@ end
 
 function keeper:start_host(host)
   local folder = self:folder_of(host)
-  local files, binds = self:host_files(host)
+  local contents, binds = self:host_files(host)
   local script, more = plumbing.host(host, binds)
-  make_folder(folder, files)
-  make_folder(folder, more)
-  make_folder(folder .. "/run")
-  make_folder(folder .. "/home/.config/p2pd-lua", {
+  files.make_folder(folder, contents)
+  files.make_folder(folder, more)
+  files.make_folder(folder .. "/run")
+  files.make_folder(folder .. "/home/.config/p2pd-lua", {
     ["settings.lua"] = self.plan.servers and servers.settings { clock_error = host.clock_error } or nil,
   })
   return self:hold(host, { "unshare", "--net", "--mount", "--uts", "sh", "-c", script, self.program })
 end
 
 function keeper:start_router(router)
-  local script, files = plumbing.router(self.plan, router)
-  make_folder(self:folder_of(router), files)
+  local script, contents = plumbing.router(self.plan, router)
+  files.make_folder(self:folder_of(router), contents)
   return self:hold(router, { "unshare", "--net", "sh", "-c", script, self.program })
 end
 
@@ -128,7 +110,7 @@ end
 
 function keeper:make_internet()
   for name, value in pairs(plumbing.internet_sysctls()) do
-    local ok, message, code = write("/proc/sys/net/" .. name, tostring(value))
+    local ok, message, code = files.write("/proc/sys/net/" .. name, tostring(value))
     if not ok then return nil, message, code end
   end
   local ok, message, code = self:ip("servers", plumbing.servers(servers.addresses()))
@@ -156,22 +138,23 @@ function keeper:ask(router, question)
   return answer
 end
 
--- A router's program is told what it is to be; when it has answered, it works.
-function keeper:configure(router)
+--- Tells a router's program what it is to be: what the plan says, or other options and another outer side. When it has
+--- answered, it works.
+function keeper:configure(router, options, wan)
   return self:ask(router, {
-    ["do"] = "configure", options = router.options, external = router.wan.external,
+    ["do"] = "configure", options = options or router.options, external = (wan or router.wan).external,
     inside = topology.inside(self.plan, router),
   })
 end
 
 function keeper:finish_router(router)
-  self.holders["router " .. router.name].wire:write "go"
+  self.holders["router " .. router.name].lines:write "go"
   return self:configure(router)
 end
 
 function keeper:finish_host(host)
   local holder = self.holders["host " .. host.name]
-  holder.wire:write "go"
+  holder.lines:write "go"
   return holder:await("up", PATIENCE)
 end
 
@@ -187,7 +170,7 @@ function keeper:start_server(server)
     argv = self:enter_router(server.where)
     if server.setup then
       local path = ("%s/%s.nft"):format(self.inside, server.name)
-      write(path, server.setup)
+      files.write(path, server.setup)
       local nft = table.move({ "nft", "-f", path }, 1, 3, #argv + 1, table.move(argv, 1, #argv, 1, {}))
       local ok, message, code = self:run(server.name .. "-nft", nft)
       if not ok then return nil, message, code end
@@ -203,7 +186,7 @@ function keeper:await_server(server)
   local enter = server.where ~= "internet" and self:enter_router(server.where) or nil
   if server.ready(PATIENCE, enter) then return true end
   local running = self.running[server.name]
-  return nil, running:failure(running.status and "has ended" or "does not answer")
+  return nil, running:failure(running:runs() and "does not answer" or "has ended")
 end
 
 --- Ends a server at once, and starts it again.
@@ -215,22 +198,13 @@ function keeper:restart(server)
 end
 
 function keeper:plan_servers()
-  self.server_folder = make_folder(self.inside .. "/servers")
-  local routers = {}
-  for _, router in ipairs(self.plan.routers) do
-    routers[#routers + 1] = {
-      name = router.name, lan = router.lan.prefix, address = router.lan.address, portmap = router.options.portmap,
-    }
-  end
-  local list, message, code = servers.plan { folder = self.server_folder, routers = routers }
+  self.server_folder = files.make_folder(self.inside .. "/servers")
+  local list, message, code = servers.plan(servers.asked(self.plan, self.server_folder))
   if not list then return nil, message, code end
-  self.servers = {}
+  self.servers = list
   for _, server in ipairs(list) do
-    if self.plan.servers or server.where ~= "internet" then
-      for name, text in pairs(server.files) do write(self.server_folder .. "/" .. name, text) end
-      self.servers[#self.servers + 1] = server
-      self.server[server.name] = server
-    end
+    for name, text in pairs(server.files) do files.write(self.server_folder .. "/" .. name, text) end
+    self.server[server.name] = server
   end
   return true
 end
@@ -281,7 +255,7 @@ end
 -- Takes the lab's name: of two that want it one gets it.
 local function claim(begun)
   local identity = state.identity(os.getenv "P2PD_LAB_STAT", luv.fs_readlink "/proc/self/ns/pid")
-  assert(write(begun.folder .. "/" .. state.file_of(identity), ""))
+  assert(files.write(begun.folder .. "/" .. state.file_of(identity), ""))
   return luv.fs_rename(begun.folder, begun.path)
 end
 
@@ -294,7 +268,7 @@ function keeper:serve()
   socket:listen(64, function()
     local stream = luv.new_pipe(false)
     socket:accept(stream)
-    local client = wire.wrap(stream)
+    local client = lines.wrap(stream)
     task.spawn(function()
       local _ <close> = client
       for question in function() return (client:recv()) end do client:send(requests.answer(self, question)) end
@@ -326,7 +300,7 @@ local function run(self)
   local ok, message, code = claim(begun)
   if not ok then return answer(nil, message, code, luv.fs_stat(begun.path) ~= nil) end
   self.path, self.inside, self.program = begun.path, begun.path .. "/inside", begun.program
-  make_folder(self.inside .. "/log")
+  files.make_folder(self.inside .. "/log")
   self.plan, message, code = topology.plan(begun.options)
   if not self.plan then return answer(nil, message, code) end
   task.spawn(self.watch_owner, self)
@@ -347,12 +321,12 @@ function M.run()
   input:open(0)
   output:open(1)
   local self = setmetatable({
-    owner = wire.wrap(input, output), holders = {}, servers = {}, server = {}, running = {}, events = {},
+    owner = lines.wrap(input, output), holders = {}, servers = {}, server = {}, running = {}, events = {},
     changed = task.condition(), finished = false,
   }, keeper)
   local ok, message = pcall(run, self)
   if not ok then self.owner:send { ok = false, message = "EIO: " .. tostring(message), code = "EIO" } end
-  luv.run "nowait" -- what was said goes out
+  self.owner:flush(FAREWELL)
   os.exit(ok and 0 or 1, false)
 end
 

@@ -1,14 +1,15 @@
--- wire: JSON lines over a stream of luv's, as the parts of a lab talk to each other.
+-- lines: JSON lines over streams of luv's, as the parts of a lab talk to each other.
 local cjson = require "cjson"
 local luv = require "luv"
+local split = require "p2pd.split"
 local task = require "p2pd.task"
 
 local M = {}
 
 local LONGEST = 64 * 1024 * 1024 -- bytes of one line: a whole timeline fits
 
-local wire = {}
-wire.__index = wire
+local lines = {}
+lines.__index = lines
 
 -- cjson knows only floats, and makes userdata of null.
 local function plain(value)
@@ -19,24 +20,15 @@ local function plain(value)
   return value
 end
 
---- A table from JSON; nil when it is none.
-function M.decode(text)
+-- A table from JSON; nil when it is none.
+local function decode(text)
   local ok, value = pcall(cjson.decode, text)
   if ok and type(value) == "table" then return plain(value) end
 end
 
-M.encode = cjson.encode
-
 local function on_read(self, failure, data)
-  self.text = self.text .. (data or "")
-  if #self.text > LONGEST then failure = "the line is too long" end
-  local taken = 1
-  for line, next_line in self.text:gmatch "([^\n]*)\n()" do
-    self.lines[#self.lines + 1] = line
-    taken = next_line
-  end
-  self.text = self.text:sub(taken)
-  if not data or failure then self:close() end
+  self.split:feed(data or "")
+  if not data or failure or self.split.pending > LONGEST then self:close() end
   self.changed:signal()
 end
 
@@ -45,14 +37,15 @@ end
 ---@param output? userdata
 function M.wrap(stream, output)
   local self = setmetatable({
-    stream = stream, output = output or stream, lines = {}, text = "", ended = false, changed = task.condition(),
-  }, wire)
+    stream = stream, output = output or stream, split = split.new(), ended = false, asked = 0, unsent = 0,
+    changed = task.condition(),
+  }, lines)
   stream:read_start(function(failure, data) on_read(self, failure, data) end)
   return self
 end
 
 --- Connects to a Unix socket.
----@return table? wire, string? message, string? code
+---@return table? lines, string? message, string? code
 function M.connect(path)
   local stream, changed, failure = luv.new_pipe(false), task.condition(), nil
   local ok, message, code = stream:connect(path, function(why)
@@ -66,52 +59,72 @@ function M.connect(path)
 end
 
 --- Sends a table; whoever has gone does not hear it.
-function wire:send(value)
+function lines:send(value)
   self:write(cjson.encode(value))
 end
 
 --- Sends a line that is no table.
-function wire:write(line)
-  if not self.ended then self.output:write(line .. "\n") end
+function lines:write(line)
+  if self.ended then return end
+  local sent = self.output:write(line .. "\n", function()
+    self.unsent = self.unsent - 1
+    self.changed:signal()
+  end)
+  if sent then self.unsent = self.unsent + 1 end
+end
+
+--- Waits until all that was sent has gone out.
+---@param timeout number seconds
+function lines:flush(timeout)
+  local deadline = task.now() + timeout
+  while self.unsent > 0 and task.now() < deadline do self.changed:wait(math.max(0, deadline - task.now())) end
 end
 
 --- The next line as it is: nil, message, "EOF" at the end, "ETIMEDOUT" when it takes longer.
 ---@param timeout? number seconds
-function wire:line(timeout)
+function lines:line(timeout)
   local deadline = timeout and task.now() + timeout
-  while #self.lines == 0 do
+  while #self.split == 0 do
     if self.ended then return nil, "EOF: the other side has gone", "EOF" end
     local ok, message, code = self.changed:wait(deadline and math.max(0, deadline - task.now()))
     if not ok then return nil, message, code end
   end
-  return table.remove(self.lines, 1)
+  return self.split:pop()
 end
 
 --- The next table; lines that are none are passed over.
 ---@param timeout? number seconds
-function wire:recv(timeout)
+function lines:recv(timeout)
   local deadline = timeout and task.now() + timeout
   while true do
     local line, message, code = self:line(deadline and math.max(0, deadline - task.now()))
     if not line then return nil, message, code end
-    local value = M.decode(line)
+    local value = decode(line)
     if value then return value end
   end
 end
 
---- Sends a table and gives the next one that comes: one question at a time.
-function wire:ask(value, timeout)
+--- Sends a table with a number as its `id`, and gives the answer that has the same one: one question at a time. An
+--- answer to an earlier question, which nobody waits for any more, is passed over.
+---@param timeout? number seconds
+function lines:ask(value, timeout)
   while self.asking do self.changed:wait() end
   self.asking = true
   local _ <close> = setmetatable({}, { __close = function()
     self.asking = false
     self.changed:signal()
   end })
+  local deadline = timeout and task.now() + timeout
+  self.asked = self.asked + 1
+  value.id = self.asked
   self:send(value)
-  return self:recv(timeout)
+  while true do
+    local answer, message, code = self:recv(deadline and math.max(0, deadline - task.now()))
+    if not answer or answer.id == value.id then return answer, message, code end
+  end
 end
 
-function wire:close()
+function lines:close()
   self.ended = true
   for _, stream in ipairs { self.stream, self.output } do
     if not stream:is_closing() then stream:close() end
@@ -119,6 +132,6 @@ function wire:close()
   self.changed:signal()
 end
 
-wire.__close = wire.close
+lines.__close = lines.close
 
 return M

@@ -1,10 +1,11 @@
 -- needs: what a lab takes of the machine: programs, and the right to make namespaces. What is missing is said in one
 -- sentence, with how to get it.
 local luv = require "luv"
+local program_path = require "p2pd.program_path"
+local finder = require "p2pd.lab.finder"
+local servers = require "p2pd.lab.servers"
 
 local M = {}
-
-local FOLDERS = ":/usr/local/sbin:/usr/sbin:/sbin" -- where ip and the servers lie, and a user's PATH does not look
 
 -- Programs and Debian's packages. What servers need is said by p2pd.lab.servers.
 local programs = {
@@ -12,10 +13,7 @@ local programs = {
   { "env", "coreutils" }, { "ip", "iproute2" },
 }
 
---- The PATH by which a lab finds its programs.
-function M.path()
-  return (os.getenv "PATH" or "/usr/bin:/bin") .. FOLDERS
-end
+M.path, M.program = program_path.path, program_path.own
 
 --- Where the Lua files are read from instead of the program, as a path that holds in every folder.
 ---@return string?
@@ -24,33 +22,16 @@ function M.source()
   return folder and folder ~= "" and luv.fs_realpath(folder) or folder
 end
 
---- Where a program lies.
----@return string?
-function M.which(name)
-  for folder in M.path():gmatch "[^:]+" do
-    if luv.fs_access(folder .. "/" .. name, "X") then return folder .. "/" .. name end
-  end
-end
-
 --- Whether all programs are there that the plan needs.
 ---@return boolean? ok, string? message, string? code
 function M.check(plan)
-  local missing, packages = {}, {}
-  local function need(program, package)
-    if M.which(program) then return end
-    missing[#missing + 1] = program
-    if packages[#packages] ~= package then packages[#packages + 1] = package end
-  end
-  for _, program in ipairs(programs) do need(program[1], program[2]) end
+  local found = finder.new()
+  for _, program in ipairs(programs) do found:find(program[1], program[2]) end
   for _, router in ipairs(plan.routers) do
-    if router.options.portmap then
-      need("nft", "nftables")
-      break
-    end
+    if router.options.portmap then found:find("nft", "nftables") end
   end
-  if #missing == 0 then return true end
-  return nil, ("ENOENT: not installed: %s; `apt-get install %s` brings what is missing")
-    :format(table.concat(missing, ", "), table.concat(packages, " ")), "ENOENT"
+  servers.make(servers.asked(plan, ""), found)
+  return found:found_all()
 end
 
 local function first_line(path)
@@ -88,18 +69,6 @@ function M.refusal(said)
     how = "user namespaces are closed to you: run the lab as root"
   end
   return ("EPERM: a lab needs namespaces, and %s (%s)"):format(how, said)
-end
-
---- The path of the program p2pd-lua, for stock Lua too: beside the library, or in PATH.
----@return string? path, string? message, string? code
-function M.program()
-  local own = luv.exepath()
-  if own:match "[^/]+$" == "p2pd-lua" then return own end
-  local library = package.searchpath("p2pd", package.cpath)
-  local beside = library and luv.fs_realpath((library:match "^(.*)/" or ".") .. "/p2pd-lua")
-  local path = beside or M.which "p2pd-lua"
-  if path then return path end
-  return nil, "ENOENT: the program p2pd-lua is neither beside the library p2pd.so nor in PATH", "ENOENT"
 end
 
 return M

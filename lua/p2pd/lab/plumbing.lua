@@ -211,20 +211,20 @@ function M.router(plan, router)
   }
 end
 
---- How a router that runs gets another external address: a batch for its namespace.
----@param old string[]
----@param new string[]
-function M.readdress(router, old, new)
+--- How a router that runs gets other external addresses: a batch for its namespace.
+---@param old table its outer side as it was (p2pd.lab.topology)
+---@param new table and as it is to be
+function M.readdress(old, new)
   local batch = new_text()
-  for i = #old, 1, -1 do -- the first address takes the others with it
-    batch:add("neigh del proxy %s dev wan0", old[i])
-    batch:add("addr del %s/%d dev wan0", old[i], router.wan.length)
+  for i = #old.external, 1, -1 do -- the first address takes the others with it
+    batch:add("neigh del proxy %s dev wan0", old.external[i])
+    batch:add("addr del %s/%d dev wan0", old.external[i], old.length)
   end
-  for _, address in ipairs(new) do
-    batch:add("addr add %s/%d dev wan0", address, router.wan.length)
+  for _, address in ipairs(new.external) do
+    batch:add("addr add %s/%d dev wan0", address, new.length)
     batch:add("neigh add proxy %s dev wan0", address)
   end
-  batch:add("route replace default via %s", router.wan.gateway)
+  batch:add("route replace default via %s", new.gateway)
   return tostring(batch)
 end
 

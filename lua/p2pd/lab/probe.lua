@@ -69,7 +69,7 @@ local function ask_once(protocol, ip, port, deadline)
     end)
   end)
   while not ended and not protocol.accepts(received) and task.now() < deadline do
-    changed:wait(deadline - task.now())
+    changed:wait(math.max(0, deadline - task.now()))
   end
   return protocol.accepts(received)
 end

@@ -1,11 +1,13 @@
 -- requests: what a lab's keeper does when it is asked: one table in, one table out.
 local luv = require "luv"
-local nat = require "p2pd.lab.nat"
 local plumbing = require "p2pd.lab.plumbing"
+local router_options = require "p2pd.lab.options"
 local servers = require "p2pd.lab.servers"
 local topology = require "p2pd.lab.topology"
 
 local M = {}
+
+local SLACK_NS = 1000000 -- cjson writes 14 digits of a number
 
 local answers = {}
 
@@ -33,8 +35,8 @@ local function ipv4_of(keeper, server)
   return router and router.lan.address or servers.address(server.name)
 end
 
-local function runs(process)
-  return process ~= nil and not process.status
+local function runs(child)
+  return child ~= nil and child:runs()
 end
 
 function answers.status(keeper)
@@ -72,77 +74,106 @@ function answers.host(keeper, question)
   }
 end
 
-local function readdress(keeper, router, address)
-  local old = table.move(router.wan.external, 1, #router.wan.external, 1, {})
-  local ok, message, code = topology.readdress(router, address)
-  if not ok then return nil, message, code end
-  local pid = keeper.holders["router " .. router.name].pid
-  ok, message, code = keeper:ip("address", plumbing.readdress(router, old, router.wan.external), pid)
-  if not ok or router.front or router.translates then return ok, message, code end
-  return keeper:ip("route", ("route replace %s via %s\n"):format(router.lan.prefix, router.wan.address))
-end
+-- Setting -------------------------------------------------------------------------------------------------------------
 
 -- What nothing can be done about while the lab runs.
 local fixed = { "addresses", "ipv6", "portmap" }
 
--- The options with others laid over them: texts as `lab set` takes them, other values as a table of options does.
-local function laid_over(options, changes)
+-- What a router is to be: its options, with others laid over them, and its outer side. Nothing has changed yet.
+local function candidate(router, changes)
   local keys = {}
   for key in pairs(changes) do
     if key ~= "address" then keys[#keys + 1] = key end
   end
   table.sort(keys)
-  local changed = options
+  local to_be = { router = router, changes = changes, options = router.options, wan = router.wan }
+  local message, code
   for _, key in ipairs(keys) do
-    local set, message, code
-    if type(changes[key]) == "string" then
-      set, message, code = nat.set(changed, key, changes[key])
-    else
-      local copy = { [key] = changes[key] }
-      for name, old in pairs(changed) do
-        if name ~= key then copy[name] = old end
-      end
-      set, message, code = nat.router(copy)
-    end
-    if not set then return nil, message, code end
-    changed = set
+    to_be.options, message, code = router_options.set(to_be.options, key, changes[key])
+    if not to_be.options then return nil, message, code end
   end
   for _, key in ipairs(fixed) do
-    if changed[key] ~= options[key] then
+    if to_be.options[key] ~= router.options[key] then
       return nil, ("EINVAL: '%s' cannot change while the lab runs"):format(key), "EINVAL"
     end
   end
-  if nat.translates(changed) ~= nat.translates(options) then
+  if router_options.translates(to_be.options) ~= router.translates then
     return nil, "EINVAL: whether a router translates cannot change while the lab runs", "EINVAL"
   end
-  if changes.carrier then
-    return nil, "EINVAL: a carrier's router is set by its own name, as in a-carrier", "EINVAL"
+  if changes.address ~= nil then
+    to_be.wan, message, code = topology.readdressed(router, changes.address)
+    if not to_be.wan then return nil, message, code end
   end
-  return changed
+  return to_be
 end
 
---- Lays options over those that a router has.
-function answers.set(keeper, question)
-  local router, message, code = router_of(keeper, question.router)
-  if not router then return nil, message, code end
-  local options, ok
-  options, message, code = laid_over(router.options, question.options)
-  if not options then return nil, message, code end
-  if question.options.address then
-    ok, message, code = readdress(keeper, router, question.options.address)
-    if not ok then return nil, message, code end
+-- One for the router, and one for its carrier's where that is to change.
+local function candidates(keeper, router, changes)
+  local own, of_carrier = router_options.apart(changes)
+  local list, front = {}, keeper.plan.router[router.front or ""]
+  if of_carrier and not front then
+    return nil, ("EINVAL: router '%s' has no carrier; none comes while the lab runs"):format(router.name), "EINVAL"
   end
-  router.options = options
-  ok, message, code = keeper:configure(router)
-  if not ok then return nil, message, code end
-  local said = {}
-  for key, value in pairs(question.options) do
+  for _, each in ipairs { { router, own }, { front, of_carrier } } do
+    if next(each[2] or {}) ~= nil then
+      local message, code
+      list[#list + 1], message, code = candidate(each[1], each[2])
+      if message then return nil, message, code end
+    end
+  end
+  return list
+end
+
+local function readdress(keeper, to_be)
+  local router = to_be.router
+  local pid = keeper.holders["router " .. router.name].pid
+  local ok, message, code = keeper:ip("address", plumbing.readdress(router.wan, to_be.wan), pid)
+  if not ok or router.front or router.translates then return ok, message, code end
+  return keeper:ip("route", ("route replace %s via %s\n"):format(router.lan.prefix, to_be.wan.address))
+end
+
+-- Makes the router what it is to be. What it refuses leaves it as it was.
+local function apply(keeper, to_be)
+  local router = to_be.router
+  local ok, message, code = keeper:configure(router, to_be.options, to_be.wan)
+  if not ok or to_be.wan == router.wan then return ok, message, code end
+  return readdress(keeper, to_be)
+end
+
+local function commit(keeper, to_be)
+  local router, said = to_be.router, {}
+  router.options, router.wan = to_be.options, to_be.wan
+  local inner = keeper.plan.router[router.inner or ""]
+  if inner then inner.options.carrier = to_be.options end
+  for key, value in pairs(to_be.changes) do
     said[#said + 1] = ("%s=%s"):format(key, type(value) == "table" and "…" or tostring(value))
   end
   table.sort(said)
-  tell(keeper, router.name, "set %s", table.concat(said, " "))
+  if #said > 0 then tell(keeper, router.name, "set %s", table.concat(said, " ")) end
+end
+
+--- Lays options over those that a router has: all of them or none.
+function answers.set(keeper, question)
+  local router, message, code = router_of(keeper, question.router)
+  if not router then return nil, message, code end
+  local nobody_knows = router_options.unknown_change(question.options)
+  if nobody_knows then return nil, "EINVAL: " .. nobody_knows, "EINVAL" end
+  local list
+  list, message, code = candidates(keeper, router, question.options)
+  if not list then return nil, message, code end
+  for place, to_be in ipairs(list) do
+    local ok
+    ok, message, code = apply(keeper, to_be)
+    if not ok then
+      for i = 1, place do keeper:configure(list[i].router) end -- as they were
+      return nil, message, code
+    end
+  end
+  for _, to_be in ipairs(list) do commit(keeper, to_be) end
   return {}
 end
+
+-- Asking --------------------------------------------------------------------------------------------------------------
 
 function answers.stats(keeper, question)
   local router, message, code = router_of(keeper, question.router)
@@ -161,9 +192,10 @@ end
 
 -- The events of all routers, and the lab's own, by time. Times count from when the lab was up.
 function answers.timeline(keeper, question)
-  local now, events = luv.hrtime(), {}
+  local now, events, since = luv.hrtime(), {}, question.since or -math.huge
+  local since_ns = question.since and math.max(0, keeper.began + question.since * 1e9 - SLACK_NS) or nil
   for _, router in ipairs(keeper.plan.routers) do
-    local answer, message, code = keeper:ask(router, { ["do"] = "trace" })
+    local answer, message, code = keeper:ask(router, { ["do"] = "trace", since = since_ns })
     if not answer then return nil, message, code end
     for _, event in ipairs(answer.events) do
       event.router = router.name
@@ -174,7 +206,7 @@ function answers.timeline(keeper, question)
   local wanted = {}
   for place, event in ipairs(events) do
     event.place, event.at = place, (event.ns - keeper.began) / 1e9
-    if event.at >= (question.since or 0) then wanted[#wanted + 1] = event end
+    if event.at >= since then wanted[#wanted + 1] = event end
   end
   table.sort(wanted, function(a, b)
     if a.ns ~= b.ns then return a.ns < b.ns end
@@ -193,12 +225,13 @@ end
 function M.answer(keeper, question)
   local how = answers[question["do"]]
   if not how then
-    return { ok = false, message = ("EINVAL: '%s' is no request"):format(tostring(question["do"])), code = "EINVAL" }
+    local message = ("EINVAL: '%s' is no request"):format(tostring(question["do"]))
+    return { ok = false, id = question.id, message = message, code = "EINVAL" }
   end
   local ran, answer, message, code = pcall(how, keeper, question)
   if not ran then answer, message, code = nil, "EIO: " .. tostring(answer), "EIO" end
   answer = answer or { message = message, code = code }
-  answer.ok = code == nil
+  answer.ok, answer.id = code == nil, question.id
   return answer
 end
 

@@ -2,17 +2,17 @@
 -- standard input, each of which gets one as its answer on standard output:
 --
 --   {"do":"configure","options":{…},"external":["30.2.1.2"],"inside":["192.168.1.0/24"],"flush":false}
---                                 -> {"ok":true,"seed":7}      options: p2pd.lab.nat
+--                                 -> {"ok":true,"seed":7}      options: p2pd.lab.options; flush: no mapping stays
 --   {"do":"stats"}                -> {"ok":true,"stats":{…}}
---   {"do":"trace","since":N}      -> {"ok":true,"events":[…]}  those after number N
---   {"do":"flush"}                -> {"ok":true}               no mapping is left, and nothing on the way
+--   {"do":"trace","since":NS}     -> {"ok":true,"events":[…]}  those from that time on (uv_hrtime)
 --   what cannot be done           -> {"ok":false,"code":"EINVAL","message":"EINVAL: …"}
 --
 -- An "id" comes back in the answer. The process ends when its input does.
 local cjson = require "cjson"
 local core = require "p2pd.core"
 local luv = require "luv"
-local nat = require "p2pd.lab.nat"
+local router_options = require "p2pd.lab.options"
+local split = require "p2pd.split"
 local stdio = require "p2pd.stdio"
 
 local DEVICE, KERNEL_DEVICE = "nat1", "nat0" -- a veth pair; see core/router.h
@@ -38,7 +38,6 @@ end
 
 -- All chance follows from the seed: with another one the router begins anew.
 local function open(self, seed)
-  if self.router and seed == self.seed then return self.router end
   if self.router then self.router:close() end
   local message, code
   self.router, message, code = core.router.open { device = DEVICE, kernel_device = KERNEL_DEVICE, seed = seed }
@@ -46,19 +45,29 @@ local function open(self, seed)
   return self.router, message, code
 end
 
+-- What is wrong with a configuration the binding throws.
+local function configure(router, configuration)
+  local ok, message, code
+  local fine, why = pcall(function() ok, message, code = router:configure(configuration) end)
+  if not fine then return invalid("%s", (why:gsub("^[^ ]+:%d+: ", ""))) end
+  return ok, message, code
+end
+
 function requests.configure(self, request)
   local external, inside = request.external or {}, request.inside or {}
   if not is_list_of_texts(external) then return invalid "'external' is no list of addresses" end
   if not is_list_of_texts(inside) then return invalid "'inside' is no list of prefixes" end
-  local options, message, code = nat.router(request.options or {})
+  local options, message, code = router_options.router(request.options or {})
   if not options then return nil, message, code end
-  local configuration = nat.configuration(options, external, inside)
+  local configuration = router_options.configuration(options, external, inside)
   configuration.flush = request.flush == true
-  local router, ok
-  router, message, code = open(self, options.seed or self.seed or draw_seed())
-  if not router then return nil, message, code end
-  local fine, why = pcall(function() ok, message, code = router:configure(configuration) end)
-  if not fine then return invalid("%s", (why:gsub("^[^ ]+:%d+: ", ""))) end
+  local seed, ok = options.seed or self.seed or draw_seed(), true
+  -- What cannot be is refused by the router that there is, which goes on as it was.
+  if self.router then ok, message, code = configure(self.router, configuration) end
+  if ok and (not self.router or seed ~= self.seed) then
+    ok, message, code = open(self, seed)
+    if ok then ok, message, code = configure(self.router, configuration) end
+  end
   if not ok then return nil, message, code end
   return { seed = self.seed }
 end
@@ -77,16 +86,12 @@ end
 function requests.trace(self, request)
   local router, message, code = configured(self)
   if not router then return nil, message, code end
-  local since = math.tointeger(request.since or 0)
-  if not since or since < 0 then return invalid "'since' is the number of an event, or 0" end
-  return { events = router:trace(since) }
-end
-
-function requests.flush(self)
-  local router, message, code = configured(self)
-  if not router then return nil, message, code end
-  router:flush()
-  return {}
+  local since, events = request.since or 0, {}
+  if type(since) ~= "number" or since < 0 then return invalid "'since' is a time in nanoseconds" end
+  for _, event in ipairs(router:trace()) do
+    if event.ns >= since then events[#events + 1] = event end
+  end
+  return { events = events }
 end
 
 local function perform(self, line)
@@ -94,7 +99,7 @@ local function perform(self, line)
   if not is_json or type(request) ~= "table" then return {}, invalid "the line is no JSON object" end
   local perform_it = requests[request["do"]]
   if not perform_it then
-    return request, invalid("'do' is %s (known: configure, flush, stats, trace)", tostring(request["do"]))
+    return request, invalid("'do' is %s (known: configure, stats, trace)", tostring(request["do"]))
   end
   return request, perform_it(self, request)
 end
@@ -108,18 +113,14 @@ local function answer(self, line)
 end
 
 local function lines(input)
-  local text = ""
+  local queue = split.new()
   return function()
-    while true do
-      local line, rest = text:match "^([^\n]*)\n(.*)$"
-      if line then
-        text = rest
-        return line
-      end
-      local data = #text <= LONGEST and input:read()
+    while #queue == 0 do
+      local data = queue.pending <= LONGEST and input:read()
       if not data then return nil end
-      text = text .. data
+      queue:feed(data)
     end
+    return queue:pop()
   end
 end
 

@@ -3,12 +3,11 @@
 -- All of them run in the foreground, as uid 0 of whatever user namespace they are in, and write nowhere but into the
 -- lab's folder and to standard error.
 local luv = require "luv"
-local probe = require "p2pd.lab.probe"
 local process = require "p2pd.process"
+local finder = require "p2pd.lab.finder"
+local probe = require "p2pd.lab.probe"
 
 local M = {}
-
-local FOLDERS = (os.getenv "PATH" or "") .. ":/usr/local/sbin:/usr/sbin:/sbin" -- users' PATHs leave those out
 
 local PORTS = { mqtt = 1883, stun = 3478, stun_alternate = 3479, ntp = 123, nat_pmp = 5351, igd = 5000 }
 local USER, PASSWORD, REALM = "lab", "lab", "lab"
@@ -128,22 +127,6 @@ table inet portmap {
 
 -- The plan ------------------------------------------------------------------------------------------------------------
 
-local finder = {}
-finder.__index = finder
-
---- Where a program lies; one that is missing is remembered, with its package.
-function finder:find(name, package)
-  for folder in FOLDERS:gmatch "[^:]+" do
-    if luv.fs_access(folder .. "/" .. name, "X") then return folder .. "/" .. name end
-  end
-  if not self[name] then
-    self[name] = true
-    self.missing[#self.missing + 1] = name
-    self.packages[#self.packages + 1] = package
-  end
-  return name
-end
-
 -- A command in a mount namespace of its own, to run when the shell has mounted something there.
 local function after_mount(mount, argv)
   return table.move(argv, 1, #argv, 6, { "unshare", "--mount", "sh", "-c", mount .. ' && exec "$0" "$@"' })
@@ -224,21 +207,50 @@ end
 ---@field ready fun(timeout: number, enter: string[]?): true?, string?, string? waits until it answers; `enter` is the
 ---  beginning of a command that leads to where it runs, for callers who are elsewhere
 
+---@class p2pd.lab.ServerOptions
+---@field folder string an absolute path
+---@field internet boolean? false: no servers in the internet, but only those on routers
+---@field routers {name: string, lan: string, address: string, portmap: boolean?}[]? `lan` as in "192.168.1.0/24";
+---  `address` is the router's own one there
+
 --- The servers of a lab: two brokers, coturn, four clocks, and miniupnpd on each of the `routers` that has `portmap`.
----@param options {folder: string, routers: {name: string, lan: string, address: string, portmap: boolean?}[]?}
----  `folder` is an absolute path; of a router: `lan` as in "192.168.1.0/24", `address` is its own one there
+---@param options p2pd.lab.ServerOptions
+---@param programs table a p2pd.lab.finder
+---@return p2pd.lab.Server[]
+function M.make(options, programs)
+  local folder, list = options.folder, {}
+  if options.internet ~= false then
+    list[1] = coturn(programs, folder) -- it takes longest to start, so it comes first
+    for name, number in named "^broker" do list[#list + 1] = broker(programs, folder, name, number) end
+    for name, number in named "^ntp" do list[#list + 1] = clock(programs, name, number) end
+  end
+  for place, router in ipairs(options.routers or {}) do
+    if router.portmap then list[#list + 1] = portmap(programs, folder, router, place) end
+  end
+  return list
+end
+
+--- The same, where their programs are there.
+---@param options p2pd.lab.ServerOptions
 ---@return p2pd.lab.Server[]? plan, string? message, string? code ENOENT: the packages that are missing
 function M.plan(options)
-  local folder, programs = options.folder, setmetatable({ missing = {}, packages = {} }, finder)
-  local plan = { coturn(programs, folder) } -- it takes longest to start, so it comes first
-  for name, number in named "^broker" do plan[#plan + 1] = broker(programs, folder, name, number) end
-  for name, number in named "^ntp" do plan[#plan + 1] = clock(programs, name, number) end
-  for place, router in ipairs(options.routers or {}) do
-    if router.portmap then plan[#plan + 1] = portmap(programs, folder, router, place) end
+  local programs = finder.new()
+  local list = M.make(options, programs)
+  local ok, message, code = programs:found_all()
+  if ok then return list end
+  return nil, message, code
+end
+
+--- What M.plan takes for the plan of a lab (p2pd.lab.topology).
+---@return p2pd.lab.ServerOptions
+function M.asked(plan, folder)
+  local routers = {}
+  for i, router in ipairs(plan.routers) do
+    routers[i] = {
+      name = router.name, lan = router.lan.prefix, address = router.lan.address, portmap = router.options.portmap,
+    }
   end
-  if #programs.missing == 0 then return plan end
-  return nil, ("ENOENT: not installed: %s; `apt-get install %s` brings what is missing")
-    :format(table.concat(programs.missing, ", "), table.concat(programs.packages, " ")), "ENOENT"
+  return { folder = folder, internet = plan.servers, routers = routers }
 end
 
 --- The addresses that the servers need where they run, IPv4 and IPv6 in turn.

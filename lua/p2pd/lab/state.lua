@@ -1,25 +1,18 @@
 -- state: where the labs of a user are found: a private folder, and in it one for each lab.
 --
 -- A lab's folder holds `socket`, `log`, the mount point `inside`, and one file that is named after the process that
--- the lab is: `keeper.PID.START.NAMESPACE`, the first process of its pid namespace. A pid alone may have become
+-- the lab is: `first.PID.START.NAMESPACE`, the first process of its pid namespace. A pid alone may have become
 -- another's; with the time at which it started (proc_pid_stat(5), field 22) and the namespace it cannot. The folder
 -- comes into being under its name with that file in it, by one rename(2), so of two that want a name one gets it.
 local luv = require "luv"
 local task = require "p2pd.task"
+local files = require "p2pd.lab.files"
 
 local M = {}
 
-local PRIVATE = 448 -- 0700
 local OTHERS = 63   -- 0077
-local CLEANING = 2  -- seconds after which a folder without a keeper, that nobody has cleaned, is cleaned by anybody
-
-local function read(path)
-  local file = io.open(path, "rb")
-  if not file then return nil end
-  local text = file:read "a"
-  file:close()
-  return text
-end
+local CLEANING = 2  -- seconds after which a folder of no lab, that nobody has cleaned, is cleaned by anybody
+local ATTEMPTS = 100 -- to make a folder in one that others remove, as it is empty
 
 -- Folders ---------------------------------------------------------------------------------------------------------
 
@@ -31,24 +24,28 @@ local function is_own(path)
   return stat
 end
 
-local function make_private(path)
-  luv.fs_mkdir(path, PRIVATE)
+-- A folder that is missing is fine.
+local function is_private(path)
   local stat, message, code = is_own(path)
-  if not stat then return nil, message, code end
+  if not stat then return code == "ENOENT", message, code end
   if stat.mode & OTHERS ~= 0 then
-    return nil, ("EPERM: %s is open to others; `chmod 700` it"):format(path), "EPERM"
+    return false, ("EPERM: %s is open to others; `chmod 700` it"):format(path), "EPERM"
   end
   return true
 end
 
---- The user's folder of labs; it is made where it is missing.
+local function above(path)
+  return path:match "^(.*)/"
+end
+
+--- The user's folder of labs, whether it is there or not.
 ---@return string? path, string? message, string? code
 function M.folder()
   local runtime = os.getenv "XDG_RUNTIME_DIR"
   local base = ("%s/p2pd-lua-%d"):format(os.getenv "TMPDIR" or "/tmp", luv.getuid())
   if runtime and runtime:sub(1, 1) == "/" and is_own(runtime) then base = runtime .. "/p2pd-lua" end
   for _, path in ipairs { base, base .. "/lab" } do
-    local ok, message, code = make_private(path)
+    local ok, message, code = is_private(path)
     if not ok then return nil, message, code end
   end
   return base .. "/lab"
@@ -56,7 +53,7 @@ end
 
 --- Removes the folder of labs when nothing is left in it.
 function M.tidy(folder)
-  if luv.fs_rmdir(folder) then luv.fs_rmdir((folder:match "^(.*)/")) end
+  if luv.fs_rmdir(folder) then luv.fs_rmdir(above(folder)) end
 end
 
 local function names_in(path)
@@ -66,7 +63,7 @@ local function names_in(path)
   return names
 end
 
--- Keepers ---------------------------------------------------------------------------------------------------------
+-- Labs ------------------------------------------------------------------------------------------------------------
 
 -- Of what /proc/PID/stat says: the state, and when the process started.
 local function state_and_start(stat)
@@ -82,12 +79,12 @@ function M.identity(stat, namespace)
 end
 
 function M.file_of(identity)
-  return ("keeper.%d.%s.%s"):format(identity.pid, identity.start, identity.namespace)
+  return ("first.%d.%s.%s"):format(identity.pid, identity.start, identity.namespace)
 end
 
 --- Whether it still runs.
 function M.is_alive(identity)
-  local stat = read(("/proc/%d/stat"):format(identity.pid))
+  local stat = files.read(("/proc/%d/stat"):format(identity.pid))
   if not stat then return false end
   local state, start = state_and_start(stat)
   local namespace = luv.fs_readlink(("/proc/%d/ns/pid"):format(identity.pid))
@@ -96,7 +93,7 @@ end
 
 -- Whether it is about to end: what it was started with has gone already.
 local function is_leaving(identity)
-  return read(("/proc/%d/cmdline"):format(identity.pid)) == ""
+  return files.read(("/proc/%d/cmdline"):format(identity.pid)) == ""
 end
 
 --- What is known of a lab: nil when there is no folder of that name.
@@ -106,7 +103,7 @@ function M.look(folder, name)
   if not is_own(path) then return nil end
   local found = { name = name, path = path, alive = false }
   for _, file in ipairs(names_in(path)) do
-    local pid, start, namespace = file:match "^keeper%.(%d+)%.(%d+)%.(%d+)$"
+    local pid, start, namespace = file:match "^first%.(%d+)%.(%d+)%.(%d+)$"
     if pid then
       found.identity = { pid = math.tointeger(pid), start = start, namespace = namespace }
       found.alive = M.is_alive(found.identity)
@@ -149,7 +146,8 @@ local function remove(path)
   luv.fs_rmdir(path)
 end
 
---- Removes what a lab that has ended left. Of several that want to, one does: who takes its keeper's file away.
+--- Removes what a lab that has ended left. Of several that want to, one does: who takes its first
+--- process's file away.
 function M.clean(found)
   if not found.identity then
     await(CLEANING, function() return #names_in(found.path) == 0 end)
@@ -159,6 +157,21 @@ function M.clean(found)
   remove(found.path)
 end
 
+-- The folder of labs may be removed at any moment, as another lab has ended: then it is made anew.
+local function make_unnamed(folder)
+  local path, message, code
+  for _ = 1, ATTEMPTS do
+    for _, each in ipairs { above(folder), folder } do
+      luv.fs_mkdir(each, files.PRIVATE_FOLDER)
+      local ok, why, what = is_private(each)
+      if not ok then return nil, why, what end
+    end
+    path, message, code = luv.fs_mkdtemp(("%s/.%d.XXXXXX"):format(folder, luv.os_getpid()))
+    if path or code ~= "ENOENT" then break end
+  end
+  return path, message, code
+end
+
 --- Makes the folder under which a lab begins its life; what others left of theirs is removed.
 ---@return string? path, string? message, string? code
 function M.begin(folder)
@@ -166,7 +179,9 @@ function M.begin(folder)
     local pid = name:match "^%.(%d+)%."
     if pid and not luv.fs_stat("/proc/" .. pid) then remove(folder .. "/" .. name) end
   end
-  return luv.fs_mkdtemp(("%s/.%d.XXXXXX"):format(folder, luv.os_getpid()))
+  local path, message, code = make_unnamed(folder)
+  if path then luv.fs_mkdir(path .. "/inside", files.PRIVATE_FOLDER) end
+  return path, message, code
 end
 
 --- Gives up a lab that did not come to life.

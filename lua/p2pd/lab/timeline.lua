@@ -11,7 +11,7 @@ local reasons = {
   ["no-mapping"] = "no mapping has that endpoint", ["filtered"] = "nothing went out to there",
   ["blocked"] = "this router blocks it", ["table-full"] = "the table of mappings is full",
   ["no-port"] = "no port is free", ["no-hairpin"] = "no hairpinning here",
-  ["bad-state"] = "TCP without a connection", ["unreadable"] = "it cannot be read",
+  ["bad-state"] = "it begins nothing", ["unreadable"] = "it cannot be read",
   ["unsupported"] = "no TCP, UDP or ICMP, or a fragment", ["stray"] = "neither from nor to the inside",
   ["no-ipv6"] = "no IPv6 here", ["unknown-error"] = "an error about nothing that passed",
   ["mapped-before"] = "mapped by miniupnpd", ["link"] = "lost on the link",

@@ -7,7 +7,7 @@
 --
 -- All have IPv6 too: 2c0f:30:2:n::/64, 2c0f:30:3:n::/64, 2c0f:30:4:n::/64, with the same n in decimal digits. The
 -- addresses look like others on the Internet; nothing leads out of the lab.
-local nat = require "p2pd.lab.nat"
+local router_options = require "p2pd.lab.options"
 
 local M = {}
 
@@ -70,13 +70,10 @@ local function host_asked(name, given)
   if type(given) ~= "table" then return fail("host '%s' is a router's name or a table", name) end
   local asked = { routers = given.routers or given.router or table.move(given, 1, #given, 1, {}) }
   if type(asked.routers) == "string" then asked.routers = { asked.routers } end
-  for key, value in pairs(given) do
-    if key == "clock_error" and type(value) == "number" then
-      asked.clock_error = value
-    elseif math.type(key) ~= "integer" and key ~= "routers" and key ~= "router" then
-      return fail("host '%s' has an unknown option '%s'", name, tostring(key))
-    end
+  if given.clock_error ~= nil and type(given.clock_error) ~= "number" then
+    return fail("host '%s': 'clock_error' is a number of seconds, not a %s", name, type(given.clock_error))
   end
+  asked.clock_error = given.clock_error
   if type(asked.routers) ~= "table" or #asked.routers == 0 then
     return fail("host '%s' is behind no router", name)
   end
@@ -104,11 +101,42 @@ local function hosts_asked(options, routers)
   return asked
 end
 
+local host_keys = { router = true, routers = true, clock_error = true }
+
+local function unknown_of_host(name, given)
+  for key in pairs(type(given) == "table" and given or {}) do
+    if math.type(key) ~= "integer" and not host_keys[key] then
+      return ("host '%s' has an unknown option '%s'"):format(tostring(name), tostring(key))
+    end
+  end
+end
+
+local function entries(map)
+  return pairs(type(map) == "table" and map or {})
+end
+
+--- Says which key of a lab's options, or of the tables in them, nobody knows.
+---@param options table
+---@return string? sentence
+function M.unknown(options)
+  for key in pairs(options) do
+    if not known[key] then return ("unknown option '%s'"):format(tostring(key)) end
+  end
+  local function of_router(name, given)
+    local sentence = router_options.unknown(given)
+    return sentence and ("%s (router '%s')"):format(sentence, tostring(name))
+  end
+  local found = of_router("a", options.a) or of_router("b", options.b)
+  for name, given in entries(options.routers) do found = found or of_router(name, given) end
+  for name, given in entries(options.hosts) do found = found or unknown_of_host(name, given) end
+  return found
+end
+
 local function check(options)
-  if type(options) ~= "table" then error("the options of a lab are a table, not a " .. type(options), 4) end
+  local unknown = M.unknown(options)
+  if unknown then return fail("%s", unknown) end
   for key, value in pairs(options) do
     local kind = known[key]
-    if not kind then return fail("unknown option '%s'", tostring(key)) end
     if kind ~= true and type(value) ~= kind then
       return fail("option '%s' is a %s, not a %s", key, kind, type(value))
     end
@@ -146,7 +174,7 @@ end
 
 -- A router, and before it the one of its carrier where it has one.
 local function add_router(plan, name, number, given, carried)
-  local options, message, code = nat.router(given)
+  local options, message, code = router_options.router(given)
   if not options then return nil, ("%s (router '%s')"):format(message, name), code end
   local front
   if options.carrier then
@@ -155,8 +183,9 @@ local function add_router(plan, name, number, given, carried)
     if not front.translates then return fail("router '%s': a carrier's router translates", name) end
   end
   local router = {
-    kind = "router", name = name, number = number, options = options, translates = nat.translates(options),
-    front = front and front.name, ipv6 = options.ipv6 ~= "none",
+    kind = "router", name = name, number = number, options = options,
+    translates = router_options.translates(options), front = front and front.name,
+    ipv6 = router_options.ipv6(options) ~= "none",
   }
   router.wan, router.lan = wan_of(router, front), lan_of(router, carried)
   if front then front.inner = name end
@@ -233,9 +262,9 @@ function M.inside(plan, router)
   return prefixes
 end
 
---- Gives a router that runs another external address, the first of as many as it has.
----@return boolean? ok, string? message, string? code
-function M.readdress(router, address)
+--- The outer side of a router with another external address, the first of as many as it has.
+---@return table? wan, string? message, string? code
+function M.readdressed(router, address)
   local wan = router.wan
   local base, last = tostring(address):match "^(%d+%.%d+%.%d+)%.(%d+)$"
   last = math.tointeger(tonumber(last))
@@ -243,12 +272,15 @@ function M.readdress(router, address)
     return fail("router '%s' has external addresses from %s.2 to %s.254, not '%s'", router.name, wan.base, wan.base,
       tostring(address))
   end
-  for i in ipairs(wan.external) do wan.external[i] = ("%s.%d"):format(base, last + i - 1) end
-  wan.address = wan.external[1]
-  return true
+  local changed = {}
+  for key, value in pairs(wan) do changed[key] = value end
+  changed.external = {}
+  for i in ipairs(wan.external) do changed.external[i] = ("%s.%d"):format(base, last + i - 1) end
+  changed.address = changed.external[1]
+  return changed
 end
 
---- The plan of a lab. A router's options are checked by p2pd.lab.nat; what is wrong with them is its to say.
+--- The plan of a lab. A router's options are checked by p2pd.lab.options; what is wrong with them is its to say.
 ---@param options table
 ---@return table? plan, string? message, string? code
 function M.plan(options)

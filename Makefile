@@ -17,10 +17,12 @@ FLAGS  := $(strip $(CC) -I. -I$(BUILD) -D_GNU_SOURCE -DP2PD_VERSION=\"$(VERSION)
 # The REPL alone needs readline: as a part of the program it costs the others neither time nor memory.
 archives = $(filter /%,$(foreach l,$(1),$(shell $(CC) -print-file-name=lib$(l).a)))
 READLINE = $(if $(word 2,$(call archives,readline tinfo)),$(call archives,readline tinfo),-lreadline)
+# So does port mapping, whose process is the program.
+PORTMAP  = $(foreach l,miniupnpc natpmp,$(firstword $(call archives,$(l)) -l$(l)))
 LINK    = $(CC) $(CFLAGS) $(SANITIZE) $(LDFLAGS) -o $@
 
-# The program alone edits lines, reads arguments and catches signals; all else is the library's too.
-PROGRAM  = bindings/main.c bindings/interrupt.c bindings/line.c bindings/terminal.c
+# The program alone edits lines, reads arguments, catches signals and blocks; all else is the library's too.
+PROGRAM  = bindings/main.c bindings/interrupt.c bindings/line.c bindings/portmap.c bindings/terminal.c
 CORE     = $(sort $(wildcard core/*.c))
 BINDINGS = $(filter-out $(PROGRAM),$(sort $(wildcard bindings/*.c)))
 C_TESTS  = $(sort $(wildcard spec/c/test_*.c))
@@ -96,7 +98,7 @@ help: ## list the targets
 
 $(BUILD)/p2pd-lua: $(call object,$(PROGRAM) $(BINDINGS)) $(BUILD)/core.a
 	@echo "LD $@"
-	$(Q)$(LINK) -Wl,-E $^ $(READLINE) $(shell pkg-config --libs $(LUA_PC)) $(LIBS)
+	$(Q)$(LINK) -Wl,-E $^ $(READLINE) $(PORTMAP) $(shell pkg-config --libs $(LUA_PC)) $(LIBS)
 
 # It stays loaded: paho's threads, and what OpenSSL has cached, outlive the Lua state.
 $(BUILD)/p2pd.so: $(call object,$(BINDINGS)) $(BUILD)/core.a

@@ -9,7 +9,9 @@
 /* Each becomes the field of p2pd.core with its name. */
 #define MODULES(X)                                                                                 \
     X(source)                                                                                      \
-    X(task) X(address) X(identity) X(dns) X(signal) X(pipe) X(listener) X(nic) X(stun) X(router)
+    X(nat)                                                                                         \
+    X(nat_model) X(clock) X(task) X(address) X(identity) X(dns) X(signal) X(pipe) X(listener)      \
+        X(nic) X(stun) X(router)
 
 static const luaL_Reg modules[] = {
 #define X(name) {#name, open_##name},

@@ -22,7 +22,11 @@ int open_signal(lua_State *L);
 int open_pipe(lua_State *L);
 int open_listener(lua_State *L);
 int open_nic(lua_State *L);
+int open_clock(lua_State *L);
 int open_stun(lua_State *L);
 int open_router(lua_State *L);
+int open_nat(lua_State *L);
+int open_nat_model(lua_State *L);
+int open_portmap(lua_State *L); /* the program alone has it: bindings/portmap.c */
 
 #endif

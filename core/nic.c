@@ -1,6 +1,6 @@
 #include "core/nic.h"
 
-#include <ifaddrs.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,60 +8,59 @@
 
 #define DISCARD_PORT 9 /* RFC 863; any would do, as nothing is sent */
 
-static uint8_t prefix_of(const struct sockaddr *mask) {
-    struct ip ip = {0};
-    uint16_t port;
-    unsigned bits = 0;
-    struct sockaddr_storage copy = {0};
-    if (!mask)
-        return 0;
-    /* An IPv6 mask must not be taken for a mapped address, so its bytes are counted as they lie. */
-    memcpy(&copy, mask,
-           mask->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in));
-    if (copy.ss_family == AF_INET6)
-        memcpy(ip.bytes, &((struct sockaddr_in6 *)&copy)->sin6_addr, 16);
-    else
-        ip_from_sockaddr((const struct sockaddr *)&copy, &ip, &port);
-    for (size_t i = 0; i < sizeof ip.bytes && ip.bytes[i] != 0; i++)
-        for (uint8_t byte = ip.bytes[i]; byte & 0x80; byte = (uint8_t)(byte << 1))
-            bits++;
-    return (uint8_t)bits;
-}
-
-static bool wanted(const struct ifaddrs *entry) {
-    return entry->ifa_addr &&
-           (entry->ifa_addr->sa_family == AF_INET || entry->ifa_addr->sa_family == AF_INET6);
+/* An address whose interface is gone by now is gone too. */
+static size_t join(const struct nic_table *table, struct nic *list) {
+    size_t count = 0;
+    for (size_t i = 0; i < table->address_count; i++) {
+        const struct nic_address *address = &table->addresses[i];
+        const struct nic_link *link = nic_table_link(table, address->index);
+        if (!link)
+            continue;
+        struct nic *nic = &list[count++];
+        memcpy(nic->name, link->name, sizeof nic->name);
+        nic->index = link->index;
+        nic->mtu = link->mtu;
+        nic->up = link->up;
+        nic->loopback = link->loopback;
+        nic->temporary = address->temporary;
+        nic->deprecated = address->deprecated;
+        nic->tentative = address->tentative;
+        nic->ip = address->ip;
+        nic->prefix = address->prefix;
+    }
+    return count;
 }
 
 int nic_list(struct nic **out, size_t *count) {
-    struct ifaddrs *first, *entry;
-    size_t n = 0;
-    if (getifaddrs(&first) != 0)
-        return -errno;
-    for (entry = first; entry; entry = entry->ifa_next)
-        n += wanted(entry);
-    struct nic *list = calloc(n ? n : 1, sizeof *list), *nic = list;
-    for (entry = first; list && entry; entry = entry->ifa_next) {
-        if (!wanted(entry))
-            continue;
-        uint16_t port;
-        strncpy(nic->name, entry->ifa_name, sizeof nic->name - 1);
-        nic->index = if_nametoindex(entry->ifa_name);
-        nic->up = (entry->ifa_flags & (IFF_UP | IFF_RUNNING)) == (IFF_UP | IFF_RUNNING);
-        nic->loopback = (entry->ifa_flags & IFF_LOOPBACK) != 0;
-        nic->prefix = prefix_of(entry->ifa_netmask);
-        ip_from_sockaddr(entry->ifa_addr, &nic->ip, &port);
-        nic++;
-    }
-    freeifaddrs(first);
-    if (!list)
-        return UV_ENOMEM;
+    struct nic_table table;
+    int status = nic_table_read(NIC_LINKS | NIC_ADDRESSES, &table);
+    if (status != 0)
+        return status;
+    struct nic *list = calloc(table.address_count + 1, sizeof *list);
+    if (list)
+        *count = join(&table, list);
+    nic_table_free(&table);
     *out = list;
-    *count = n;
-    return 0;
+    return list ? 0 : UV_ENOMEM;
 }
 
 void nic_free(struct nic *list) {
+    free(list);
+}
+
+int nic_routes(struct nic_route **out, size_t *count) {
+    struct nic_table table;
+    int status = nic_table_read(NIC_ROUTES, &table);
+    if (status != 0)
+        return status;
+    *out = table.routes;
+    *count = table.route_count;
+    table.routes = NULL;
+    nic_table_free(&table);
+    return 0;
+}
+
+void nic_free_routes(struct nic_route *list) {
     free(list);
 }
 

@@ -1,25 +1,31 @@
-/* nic: the machine's network interfaces and their addresses.
+/* nic: the machine's network interfaces, their addresses, and the ways out.
  *
- * Provides  a list of addresses, each with its interface; the address that would be used toward a
- *           destination Uses      ip, the system's tables Owns      nothing: a list is the caller's
- *           until nic_free. Asks the system each time; never waits. */
+ * Provides  a list of addresses, each with its interface; the default routes; the address that
+ * would be used toward a destination Uses      ip, nic_table, the system's tables Owns nothing: a
+ * list is the caller's until nic_free or nic_free_routes Asks the system each time; never waits. */
 #ifndef CORE_NIC_H
 #define CORE_NIC_H
 
-#include "core/ip.h"
+#include "core/nic_table.h"
 
 struct nic {
     char name[IF_NAMESIZE];
     unsigned index;
+    uint32_t mtu;
     bool up; /* and running */
     bool loopback;
-    struct ip ip; /* link-local IPv6 has its zone */
+    bool temporary, deprecated, tentative; /* see struct nic_address */
+    struct ip ip;                          /* link-local IPv6 has its zone */
     uint8_t prefix;
 };
 
 /* One entry per address, in the system's order. 0 or a negative status. */
 int nic_list(struct nic **out, size_t *count);
 void nic_free(struct nic *list);
+
+/* The default routes, IPv4 first, the best of each family first. 0 or a negative status. */
+int nic_routes(struct nic_route **out, size_t *count);
+void nic_free_routes(struct nic_route *list);
 
 /* The address that the system would send from toward `destination` (no packet leaves). 0, or
  * UV_ENETUNREACH and its like. */

@@ -49,7 +49,15 @@ local function main(arguments)
   local options, status = cli.parse(program, arguments)
   if not options then return status end
   local tell = cli.teller(options.json)
-  local node <close>, message, code = p2pd.node(cli.node_options(options, tell))
+  local function tell_address(address)
+    if options.echo then
+      print("address " .. address)
+      io.stdout:flush()
+    else
+      tell("address", { address = address }, "address " .. address)
+    end
+  end
+  local node <close>, message, code = p2pd.node(cli.node_options(options, tell, { on_address = tell_address }))
   if not node then return cli.fail(tell, program.name, message, code) end
   if options.echo then
     local written, why = io.stdout:write("address ", node:address(), "\n")
@@ -58,7 +66,7 @@ local function main(arguments)
     for pipe in node:accept() do p2pd.spawn(echo, tell, pipe) end
     return cli.OK
   end
-  tell("address", { address = node:address() }, "address " .. node:address())
+  tell_address(node:address())
   status, message, code = join_first(tell, node)
   if status ~= cli.OK then return cli.fail(tell, program.name, message, code, status) end
   return status

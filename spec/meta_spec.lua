@@ -128,7 +128,11 @@ local function at_run_time()
     group = getmetatable(p2pd.group()).__index, channel = getmetatable(p2pd.channel()).__index,
     report = getmetatable(report.new()).__index,
     lab = require "p2pd.lab", net = require("p2pd.lab").methods, host = require("p2pd.lab.host").methods,
+    stun = require "p2pd.stun", socket = core.stun.methods.socket, connection = core.stun.methods.connection,
+    clock = require "p2pd.clock", nat = require "p2pd.nat", nic = require "p2pd.nic",
+    portmap = require "p2pd.portmap", mapping = require("p2pd.portmap").methods,
   }
+  found.watcher = debug.getregistry()["p2pd.nic_watcher"].__index
   p2pd.pipeline.run({
     name = "look",
     connect = function(ctx)
@@ -190,7 +194,9 @@ describe("lua/meta", function()
   end)
 
   it("knows the fields of the library's parts, and the options that the code takes", function()
-    assert.same({ "address", "pipeline", "settings" }, keys(fields "p2pd"))
+    assert.same({
+      "address", "clock", "lab", "nat", "nic", "pipeline", "portmap", "settings", "stun",
+    }, keys(fields "p2pd"))
     local source = read "lua/p2pd/node.lua"
     for class, variable in pairs {
       ["p2pd.NodeOptions"] = "node_options", ["p2pd.ConnectOptions"] = "connect_options",
@@ -408,7 +414,8 @@ describe("the README", function()
     local owners = {
       ["`p2pd`"] = "p2pd", node = "node", pipe = "pipe", ["task, group"] = "task", channel = "channel",
       ["`p2pd.address`"] = "address", ["`p2pd.pipeline`"] = "pipeline", ["strategy, ctx"] = "ctx", report = "report",
-      ["`p2pd.settings`"] = "settings", ["`p2pd.lab`"] = "lab",
+      ["`p2pd.settings`"] = "settings", ["`p2pd.lab`"] = "lab", ["`p2pd.clock`"] = "clock", ["`p2pd.nat`"] = "nat",
+      ["`p2pd.nic`"] = "nic", ["`p2pd.portmap`"] = "portmap", ["`p2pd.stun`"] = "stun",
     }
     for part, names, link in read("README.md"):gmatch "\n| ([^|]-) | ([^|]-) | %[[%w.]+%]%((lua/meta/%w+%.lua)%) |" do
       local owner = assert(owners[part], part)

@@ -159,7 +159,9 @@ describe("pour", function()
     local ends = assert(luv.socketpair("stream", nil, {}, {}))
     local ours <close> = scoped(ends[1])
     local theirs = ends[2]
-    local function flags() return tonumber(processes.read("/proc/self/fdinfo/" .. ours.fd):match "flags:%s*(%d+)", 8) end
+    local function flags()
+      return tonumber(processes.read("/proc/self/fdinfo/" .. ours.fd):match "flags:%s*(%d+)", 8)
+    end
     local before = flags()
     assert.equal(0, before & 2048)
     luv.fs_write(theirs, "through a socket", -1)

@@ -13,8 +13,11 @@
 ---@field bind? string listen on this IP alone
 ---@field listen? boolean false: only connect
 ---@field allow? fun(peer: string): boolean? who gets in; everybody unless given
+---@field map? boolean false: no port of the router is asked for (UPnP, NAT-PMP)
 ---@field pipeline? p2pd.Strategy how to connect, and what is answered; `p2pd.pipeline.default()` unless given
 ---@field on_notice? fun(text: string) gets what the user should know; it is printed unless given
+---@field on_address? fun(address: string) called when the node's address has changed: more is known of its routers, or
+---  the network is another one. It must not wait
 
 --- One identity on the network. It listens, is found through its brokers, and connects to others. As a `<close>`
 --- variable it is closed with its scope.
@@ -22,7 +25,8 @@
 ---@field last_report? p2pd.Report what the last `connect` did
 local node = {}
 
---- The text that others connect to.
+--- The text that others connect to. It gets better in a node's first seconds, as more is known of its routers, and
+--- changes with the network: see `on_address`. An older one is good as long as its IP addresses and port are.
 ---@return string
 function node:address() end
 

@@ -7,8 +7,14 @@
 
 ---@class p2pd
 ---@field address p2pd.address the text that a node hands out so that others can reach it
+---@field clock p2pd.clock what time it is, by servers on the network
+---@field lab p2pd.lab networks with every kind of NAT, on this machine
+---@field nat p2pd.nat what the routers do
+---@field nic p2pd.nic this machine's interfaces and routes
 ---@field pipeline p2pd.pipeline strategies, and how to combine them
+---@field portmap p2pd.portmap ports of the router that lead to this machine
 ---@field settings p2pd.settings which servers a node uses
+---@field stun p2pd.stun from where packets seem to come
 local p2pd = {}
 
 --- What went wrong, as one word. The first twelve are ours; the others are the system's, by libuv's names.

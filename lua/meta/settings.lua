@@ -6,7 +6,7 @@
 ---@field mqtt? p2pd.Broker[] brokers for signaling; 15 built in
 ---@field stun? p2pd.Server[] servers that say which address they see
 ---@field turn? p2pd.TurnServer[] relays; not used yet
----@field ntp? p2pd.Server[] clocks; not used yet
+---@field ntp? p2pd.Server[] clocks, by which a node corrects the time in its messages
 ---@field names? p2pd.NameServer[] name servers; not used yet
 ---@field clock_error? number seconds by which this program sees a wrong time, for tests and labs; 0 unless given
 

@@ -19,6 +19,7 @@ function M.new(signal, list)
   return setmetatable({
     signal = signal, list = list, entries = {}, closed = false,
     changed = task.condition(), -- a link came up, or failed
+    renewed = task.condition(), -- the network is another one: who waits to try again does so now
   }, brokers)
 end
 
@@ -52,8 +53,8 @@ local function keep_up(self, entry)
     end
     entry.tried, entry.message, entry.code = true, message, code
     self.changed:signal()
-    task.sleep(pause * (0.75 + math.random() / 2))
-    pause = math.min(pause * 2, LONGEST_PAUSE)
+    local renewed = entry.renewed or self.renewed:wait(pause * (0.75 + math.random() / 2))
+    entry.renewed, pause = false, renewed and FIRST_PAUSE or math.min(pause * 2, LONGEST_PAUSE)
   end
 end
 
@@ -131,6 +132,17 @@ function brokers:wait(offsets, timeout)
     if tried or left <= 0 then return false end
     self.changed:wait(left)
   end
+end
+
+--- Connects anew, at once: the network is another one, and connections by the old one may be dead without a word.
+function brokers:renew()
+  for _, entry in pairs(self.entries) do
+    if entry.link then
+      entry.renewed = true
+      entry.link:close()
+    end
+  end
+  self.renewed:signal()
 end
 
 --- What is known of each broker in use: host, port, ok, message, code.

@@ -19,7 +19,10 @@ function M.node(options)
 end
 
 -- The other parts are loaded when they are first asked for: a script that only sleeps starts at once.
-local parts = { address = "p2pd.address", pipeline = "p2pd.pipeline", settings = "p2pd.settings" }
+local parts = {
+  address = "p2pd.address", clock = "p2pd.clock", lab = "p2pd.lab", nat = "p2pd.nat", nic = "p2pd.nic",
+  pipeline = "p2pd.pipeline", portmap = "p2pd.portmap", settings = "p2pd.settings", stun = "p2pd.stun",
+}
 
 return setmetatable(M, {
   __index = function(self, key)

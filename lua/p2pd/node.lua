@@ -27,6 +27,7 @@ local ACCEPTED = 128         -- pipes that wait for accept()
 -- What pipes receive becomes strings of up to 256 KiB that live for a moment; a cycle of the collector marks all that
 -- lives, so cycles are to be few.
 local GC_PAUSE = 400
+local CLOCK_AGAIN, CLOCK_RETRY = 1024, 64 -- seconds
 local MAX_OFFSETS = 15       -- of the brokers that an address can name (the address format's limit)
 
 local node = {}
@@ -264,8 +265,34 @@ end
 
 local node_options = {
   settings = "table string", key = "string", port = "number", allow = "function", bind = "string",
-  listen = "boolean", pipeline = "table", on_notice = "function",
+  listen = "boolean", map = "boolean", pipeline = "table", on_notice = "function", on_address = "function",
 }
+
+-- What is known of the network has changed, and with it perhaps the address. Interfaces that came or went may have
+-- taken connections to brokers with them.
+local function readdress(self, interfaces)
+  if not self.text or self.closed then return end
+  self.parsed.ipv4, self.parsed.ipv6 = self.network.ipv4, self.network.ipv6
+  if interfaces then self.brokers:renew() end
+  local text = address.format(self.parsed)
+  if not text or text == self.text then return end
+  self.text = text
+  if not self.on_address then return end
+  local ok, failure = pcall(self.on_address, text)
+  if ok then return end
+  if task.is_cancelled(failure) then error(failure, 0) end
+  io.stderr:write(("p2pd-lua: on_address failed: %s\n"):format(tostring(failure)))
+end
+
+-- Messages carry the true time, whatever the machine's clock says.
+local function keep_time(self, servers, clock_error)
+  local clock = require "p2pd.clock"
+  while true do
+    local reading = clock.measure { servers = servers, clock_error = clock_error }
+    if reading then self.signal:set_clock_offset(-reading.offset) end
+    task.sleep(reading and CLOCK_AGAIN or CLOCK_RETRY)
+  end
+end
 
 local function open_listener(self, options, notice)
   local wanted = options.port or core.address.port(self.node_id)
@@ -308,11 +335,16 @@ local function start(self, options, notice)
   spawn(self, self.signaling.run, self.signaling)
   local opening <close> = task.group()
   local joining = opening:spawn(join_brokers, self, chosen.mqtt)
-  self.network, message, code = network.look {
-    bind = options.bind, port = self.listener.port, stun = chosen.stun,
+  self.network, message, code = network.open {
+    bind = options.bind, port = self.listener.port, stun = chosen.stun, name = self.node_id, notice = notice,
+    map = self.listens and options.map ~= false, on_change = function(interfaces) readdress(self, interfaces) end,
   }
-  local offsets = joining:wait()
   if not self.network then return nil, message, code end
+  if #chosen.ntp > 0 and not self.network.loopback_only then
+    spawn(self, keep_time, self, chosen.ntp, chosen.clock_error)
+  end
+  self.network:ready()
+  local offsets = joining:wait()
   if #offsets > 0 and #self.brokers:up() == 0 then
     notice "no broker can be reached; they are tried again, and until then only direct connections can come"
   end
@@ -343,7 +375,7 @@ function M.open(options)
   end
   local self = setmetatable({
     tasks = {}, requests = {}, counted_peers = 0, responding = 0, unproven = {}, closed = false,
-    listens = options.listen ~= false, allow = options.allow,
+    listens = options.listen ~= false, allow = options.allow, on_address = options.on_address,
     pipeline = options.pipeline or pipeline.default(), arrived = task.channel(ACCEPTED),
   }, node)
   local _ <close> = setmetatable({}, { __close = function() if not self.text then self:close() end end })
@@ -385,6 +417,7 @@ function node:close()
   for own in pairs(self.tasks) do
     if own ~= task.current() then pcall(own.wait, own) end
   end
+  if self.network then self.network:close() end
   if self.listener then self.listener:close() end
   if self.signal then self.signal:close() end
   if self.identity then self.identity:close() end

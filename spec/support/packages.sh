@@ -27,6 +27,8 @@ build | lua     luv                   | lua-luv          | luv, libuv for Lua
 build | lua     cjson                 | lua-cjson        | cjson, JSON for Lua
 build | header  MQTTAsync.h           | libpaho-mqtt-dev | paho.mqtt.c, the MQTT client
 build | library openssl               | libssl-dev       | OpenSSL 3
+build | header  miniupnpc/miniupnpc.h | libminiupnpc-dev | miniupnpc, the UPnP IGD client
+build | header  natpmp.h              | libnatpmp-dev    | libnatpmp, the NAT-PMP client
 build | library readline              | libreadline-dev  | readline, line editing
 demo lab test | command mosquitto     | mosquitto        | mosquitto, the MQTT broker
 lab test | command turnserver         | coturn           | coturn, the STUN and TURN server

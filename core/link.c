@@ -55,8 +55,23 @@ void link_free(struct link *link) {
     free(link);
 }
 
+static void hurry(struct lane *lane, uint64_t by_ns) {
+    for (struct slot *slot = lane->first; slot; slot = slot->next)
+        slot->due_ns = slot->due_ns > by_ns ? slot->due_ns - by_ns : 0;
+}
+
 void link_configure(struct link *link, const struct link_config *config) {
+    const struct link_config before = link->config;
     link->config = *config;
+    if (config->delay_ns < before.delay_ns) {
+        hurry(&link->in_order, before.delay_ns - config->delay_ns);
+        hurry(&link->held_back, before.delay_ns - config->delay_ns);
+    }
+    if (config->rate != before.rate) {
+        link->idle_at_ns = 0;
+        for (struct slot *slot = link->in_order.first; before.rate != 0 && slot; slot = slot->next)
+            slot->due_ns = link->in_order.first->due_ns;
+    }
     if (config->down)
         link_flush(link);
 }

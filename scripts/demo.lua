@@ -76,7 +76,7 @@ end
 
 local function start_broker(folder, path, port)
   write_file(folder .. "/mosquitto.conf",
-    ("listener %d 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest stderr\n"):format(port))
+    ("user root\nlistener %d 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest stderr\n"):format(port))
   return process.start { path, "-c", folder .. "/mosquitto.conf" }
 end
 

@@ -62,13 +62,27 @@ static void the_delay_is_exact_and_the_order_stays(void) {
 static void less_delay_overtakes_nothing(void) {
     struct link *link = make(&(struct link_config){.delay_ns = 10 * MS});
     push(link, 0, 1, 100);
-    link_configure(link, &(struct link_config){.delay_ns = MS});
-    push(link, 0, 2, 100);
-    CHECK_EQ(pop(link, 2 * MS), -1);
-    CHECK_EQ(pop(link, 10 * MS), 1);
-    CHECK_EQ(pop(link, 10 * MS), 2);
-    push(link, 20 * MS, 3, 100);
-    CHECK(link_next_due(link) == 21 * MS);
+    push(link, 5 * MS, 2, 100);
+    link_configure(link, &(struct link_config){.delay_ns = 4 * MS});
+    push(link, 5 * MS, 3, 100);
+    CHECK_EQ(pop(link, 4 * MS), 1);
+    CHECK_EQ(pop(link, 9 * MS - 1), -1);
+    CHECK_EQ(pop(link, 9 * MS), 2);
+    CHECK_EQ(pop(link, 9 * MS), 3);
+    link_configure(link, &(struct link_config){.delay_ns = 10 * MS});
+    push(link, 20 * MS, 4, 100);
+    CHECK(link_next_due(link) == 30 * MS);
+    link_free(link);
+}
+
+static void another_rate_empties_the_queue(void) {
+    struct link *link = make(&(struct link_config){.rate = 8000}); /* 100 bytes take 100 ms */
+    for (uint32_t i = 0; i < 10; i++)
+        push(link, 0, i, 100);
+    link_configure(link, &(struct link_config){.rate = 8000000});
+    CHECK_EQ(push(link, 0, 10, 100), LINK_QUEUED);
+    for (int i = 0; i <= 10; i++)
+        CHECK_EQ(pop(link, 100 * MS), i);
     link_free(link);
 }
 
@@ -204,6 +218,7 @@ int main(void) {
     RUN(a_link_without_wishes_is_straight);
     RUN(the_delay_is_exact_and_the_order_stays);
     RUN(less_delay_overtakes_nothing);
+    RUN(another_rate_empties_the_queue);
     RUN(jitter_varies_the_delay_but_not_the_order);
     RUN(shares_are_what_was_asked_for);
     RUN(duplicates_come_twice);

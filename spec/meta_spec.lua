@@ -130,6 +130,7 @@ local function at_run_time()
     lab = require "p2pd.lab", net = require("p2pd.lab").methods, host = require("p2pd.lab.host").methods,
     stun = require "p2pd.stun", socket = core.stun.methods.socket, connection = core.stun.methods.connection,
     clock = require "p2pd.clock", nat = require "p2pd.nat", nic = require "p2pd.nic",
+    netcheck = require "p2pd.netcheck", reach = require "p2pd.reach",
     portmap = require "p2pd.portmap", mapping = require("p2pd.portmap").methods,
   }
   found.watcher = debug.getregistry()["p2pd.nic_watcher"].__index
@@ -195,7 +196,7 @@ describe("lua/meta", function()
 
   it("knows the fields of the library's parts, and the options that the code takes", function()
     assert.same({
-      "address", "clock", "lab", "nat", "nic", "pipeline", "portmap", "settings", "stun",
+      "address", "clock", "lab", "nat", "netcheck", "nic", "pipeline", "portmap", "reach", "settings", "stun",
     }, keys(fields "p2pd"))
     local source = read "lua/p2pd/node.lua"
     for class, variable in pairs {
@@ -395,7 +396,7 @@ describe("the README", function()
   end)
 
   it("lists the options of the built-in programs", function()
-    local programs, listed, there = { "listen", "connect", "demo" }, {}, {}
+    local programs, listed, there = { "listen", "connect", "netcheck", "demo" }, {}, {}
     for option, of in read("README.md"):gmatch "\n| `(%-%-[%w-]+)[^`]*` | ([%w, ]+) |" do
       for name in (of == "all" and table.concat(programs, ", ") or of):gmatch "%w+" do
         listed[name .. " " .. option] = true
@@ -416,6 +417,7 @@ describe("the README", function()
       ["`p2pd.address`"] = "address", ["`p2pd.pipeline`"] = "pipeline", ["strategy, ctx"] = "ctx", report = "report",
       ["`p2pd.settings`"] = "settings", ["`p2pd.lab`"] = "lab", ["`p2pd.clock`"] = "clock", ["`p2pd.nat`"] = "nat",
       ["`p2pd.nic`"] = "nic", ["`p2pd.portmap`"] = "portmap", ["`p2pd.stun`"] = "stun",
+      ["`p2pd.netcheck`"] = "netcheck", ["`p2pd.reach`"] = "reach",
     }
     for part, names, link in read("README.md"):gmatch "\n| ([^|]-) | ([^|]-) | %[[%w.]+%]%((lua/meta/%w+%.lua)%) |" do
       local owner = assert(owners[part], part)

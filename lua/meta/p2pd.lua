@@ -10,9 +10,11 @@
 ---@field clock p2pd.clock what time it is, by servers on the network
 ---@field lab p2pd.lab networks with every kind of NAT, on this machine
 ---@field nat p2pd.nat what the routers do
+---@field netcheck p2pd.netcheck what is wrong with this network
 ---@field nic p2pd.nic this machine's interfaces and routes
 ---@field pipeline p2pd.pipeline strategies, and how to combine them
 ---@field portmap p2pd.portmap ports of the router that lead to this machine
+---@field reach p2pd.reach by which means two nodes can meet
 ---@field settings p2pd.settings which servers a node uses
 ---@field stun p2pd.stun from where packets seem to come
 local p2pd = {}

@@ -20,8 +20,9 @@ end
 
 -- The other parts are loaded when they are first asked for: a script that only sleeps starts at once.
 local parts = {
-  address = "p2pd.address", clock = "p2pd.clock", lab = "p2pd.lab", nat = "p2pd.nat", nic = "p2pd.nic",
-  pipeline = "p2pd.pipeline", portmap = "p2pd.portmap", settings = "p2pd.settings", stun = "p2pd.stun",
+  address = "p2pd.address", clock = "p2pd.clock", lab = "p2pd.lab", nat = "p2pd.nat", netcheck = "p2pd.netcheck",
+  nic = "p2pd.nic", pipeline = "p2pd.pipeline", portmap = "p2pd.portmap", reach = "p2pd.reach",
+  settings = "p2pd.settings", stun = "p2pd.stun",
 }
 
 return setmetatable(M, {

@@ -5,6 +5,7 @@
 --   external IP      from the cache, and the first STUN server that answers
 --   NAT, delta       from the cache, and some seconds later from tests by STUN (p2pd.nat)
 --   a mapped port    where the router gives one and nobody gets in without (p2pd.portmap)
+local cards = require "p2pd.cards"
 local core = require "p2pd.core"
 local netcache = require "p2pd.netcache"
 local nic = require "p2pd.nic"
@@ -28,51 +29,6 @@ network.__index = network
 
 -- Interfaces ----------------------------------------------------------------------------------------------------------
 
--- The addresses of the cards that are up, loopback and multicast left out; with `bind`, that address alone.
-local function own_addresses(list, bind)
-  local wanted, loopback = {}, {}
-  for _, entry in ipairs(list) do
-    entry.kind = core.address.ip(entry.ip).kind
-    if bind then
-      if entry.ip == bind then wanted[#wanted + 1] = entry end
-    elseif entry.up and not entry.tentative then
-      table.insert(entry.kind == "loopback" and loopback or wanted, entry)
-    end
-  end
-  local usable = false
-  for _, entry in ipairs(wanted) do usable = usable or entry.kind ~= "link-local" end
-  if not usable and not bind then wanted = loopback end
-  if #wanted > 0 then return wanted end
-  return nil, "EADDRNOTAVAIL: " .. (bind and "no interface has the address " .. bind or "no network interface is up"),
-    "EADDRNOTAVAIL"
-end
-
--- Which of two addresses of a card stands for it: one that lasts before one that goes.
-local function lasts_longer(one, other)
-  local function rank(entry) return (entry.deprecated and 2 or 0) + (entry.temporary and 1 or 0) end
-  return rank(one) < rank(other)
-end
-
--- One interface per card: its best usable address of each family, and its link-local one.
-local function by_card(addresses)
-  local cards, order = {}, {}
-  for _, entry in ipairs(addresses) do
-    local card = cards[entry.name]
-    if not card then
-      card = { name = entry.name, index = entry.index }
-      cards[entry.name] = card
-      order[#order + 1] = card
-    end
-    if entry.family == 6 and entry.kind == "link-local" then
-      card.link_local = card.link_local or entry.ip
-    elseif not card[entry.family] or lasts_longer(entry, card[entry.family]) then
-      card[entry.family] = entry
-    end
-  end
-  table.sort(order, function(a, b) return a.name < b.name end)
-  return order
-end
-
 local function interface(self, card, place, address)
   local internal = address.ip
   if address.family == 6 and card.link_local then internal = card.link_local:gsub("%%.*", "") end
@@ -92,7 +48,7 @@ local function survey(self)
   local list, message, code = nic.list()
   if not list then return nil, message, code end
   local addresses
-  addresses, message, code = own_addresses(list, self.options.bind)
+  addresses, message, code = cards.usable(list, self.options.bind)
   if not addresses then return nil, message, code end
   local before, fresh = self.known, {}
   self.known, self.ipv4, self.ipv6, self.prefixes, self.loopback_only = {}, {}, {}, {}, true
@@ -101,7 +57,7 @@ local function survey(self)
       self.prefixes[#self.prefixes + 1] = { ip = entry.ip, prefix = entry.prefix, interface = entry.name }
     end
   end
-  for place, card in ipairs(by_card(addresses)) do
+  for place, card in ipairs(cards.by_card(addresses)) do
     for _, family in ipairs { 4, 6 } do
       local section, address = self[family == 4 and "ipv4" or "ipv6"], card[family]
       if address and #section < MAX_INTERFACES then

@@ -47,9 +47,9 @@ struct link;
 int link_new(uint64_t seed, struct link **out); /* without delay, loss and limit */
 void link_free(struct link *link);
 
-/* Holds for what is pushed from now on. Where the delay has become less, what is on its way comes so
- * much sooner too, and nothing is overtaken; with another rate, what waits in the queue comes with
- * the first of it. */
+/* Holds for what is pushed from now on. Where the delay has become less, what is on its way comes
+ * so much sooner too, and nothing is overtaken; with another rate, what waits in the queue comes
+ * with the first of it. */
 void link_configure(struct link *link, const struct link_config *config);
 
 /* Packets longer than FRAME_SIZE are LINK_LOST. */

@@ -11,8 +11,8 @@
     X(source)                                                                                      \
     X(nat)                                                                                         \
     X(nat_model)                                                                                   \
-    X(clock) X(task) X(address) X(identity) X(dns) X(signal) X(pipe) X(listener) X(nic) X(stun)    \
-        X(router)
+    X(clock)                                                                                       \
+    X(task) X(address) X(identity) X(dns) X(signal) X(pipe) X(listener) X(nic) X(stun) X(router)
 
 static const luaL_Reg modules[] = {
 #define X(name) {#name, open_##name},

@@ -1,6 +1,6 @@
 local core = require "p2pd.core"
+local ends = require "spec.support.ends"
 local luv = require "luv"
-local processes = require "spec.support.processes"
 local run = require "spec.support.run"
 local task = require "p2pd.task"
 
@@ -8,22 +8,15 @@ local ATTEMPT = ("a"):rep(16)
 local TOKEN = ("t"):rep(16)
 
 describe("listener", function()
-  local alice, bob, folder
+  local both, alice, bob
 
   setup(function()
-    folder = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-spec-XXXXXX"))
-    alice = assert(core.identity.open { path = folder .. "/alice.pem" })
-    bob = assert(core.identity.open { path = folder .. "/bob.pem" })
+    both = ends.new()
+    alice, bob = both.alice, both.bob
   end)
-  teardown(function()
-    alice:close()
-    bob:close()
-    processes.remove(folder)
-  end)
+  teardown(function() both:close() end)
 
-  local function listen()
-    return assert(core.listener.new { identity = bob, ip = "127.0.0.1", port = 0 })
-  end
+  local function listen() return both:listen() end
 
   local function dial(listener, options)
     options = options or {}

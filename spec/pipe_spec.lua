@@ -1,35 +1,20 @@
 local core = require "p2pd.core"
-local luv = require "luv"
-local processes = require "spec.support.processes"
+local ends = require "spec.support.ends"
 local run = require "spec.support.run"
 local task = require "p2pd.task"
 
-local ATTEMPT = ("a"):rep(16)
 local MIB = 1024 * 1024
 
 describe("pipe", function()
-  local alice, bob, folder
+  local both, alice, bob
 
   setup(function()
-    folder = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-spec-XXXXXX"))
-    alice = assert(core.identity.open { path = folder .. "/alice.pem" })
-    bob = assert(core.identity.open { path = folder .. "/bob.pem" })
+    both = ends.new()
+    alice, bob = both.alice, both.bob
   end)
-  teardown(function()
-    alice:close()
-    bob:close()
-    processes.remove(folder)
-  end)
+  teardown(function() both:close() end)
 
-  -- Two ends of one pipe.
-  local function open()
-    local listener <close> = assert(core.listener.new { identity = bob, ip = "127.0.0.1", port = 0 })
-    local near = assert(core.pipe.dial {
-      identity = alice, ip = "127.0.0.1", port = listener.port, expect = bob:id(), timeout = 5,
-    })
-    assert(near:commit(ATTEMPT))
-    return near, assert(listener:accept(5))
-  end
+  local function open() return both:open() end
 
   local function code_of(_, _, code) return code end
 

@@ -1,36 +1,23 @@
 -- pour: what goes between pipes and file descriptors without a script in between, and strings that do not mix.
-local core = require "p2pd.core"
+local ends = require "spec.support.ends"
 local luv = require "luv"
 local processes = require "spec.support.processes"
 local run = require "spec.support.run"
 local task = require "p2pd.task"
 require "p2pd.pipe"
 
-local ATTEMPT = ("a"):rep(16)
 local MIB = 1024 * 1024
 
 describe("pour", function()
-  local alice, bob, folder
+  local both, folder
 
   setup(function()
-    folder = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-spec-XXXXXX"))
-    alice = assert(core.identity.open { path = folder .. "/alice.pem" })
-    bob = assert(core.identity.open { path = folder .. "/bob.pem" })
+    both = ends.new()
+    folder = both.folder
   end)
-  teardown(function()
-    alice:close()
-    bob:close()
-    processes.remove(folder)
-  end)
+  teardown(function() both:close() end)
 
-  local function open()
-    local listener <close> = assert(core.listener.new { identity = bob, ip = "127.0.0.1", port = 0 })
-    local near = assert(core.pipe.dial {
-      identity = alice, ip = "127.0.0.1", port = listener.port, expect = bob:id(), timeout = 5,
-    })
-    assert(near:commit(ATTEMPT))
-    return near, assert(listener:accept(5))
-  end
+  local function open() return both:open() end
 
   -- A descriptor that is closed with its scope.
   local function scoped(fd)
@@ -156,9 +143,9 @@ describe("pour", function()
   it("leaves a socket as it was", run(function()
     local near <close>, far = open()
     local _ <close> = far
-    local ends = assert(luv.socketpair("stream", nil, {}, {}))
-    local ours <close> = scoped(ends[1])
-    local theirs = ends[2]
+    local pair = assert(luv.socketpair("stream", nil, {}, {}))
+    local ours <close> = scoped(pair[1])
+    local theirs = pair[2]
     local function flags()
       return tonumber(processes.read("/proc/self/fdinfo/" .. ours.fd):match "flags:%s*(%d+)", 8)
     end

@@ -1,36 +1,22 @@
-local core = require "p2pd.core"
+local ends = require "spec.support.ends"
 local luv = require "luv"
-local processes = require "spec.support.processes"
 local run = require "spec.support.run"
 local task = require "p2pd.task"
 
-local ATTEMPT, TOKEN = ("a"):rep(16), ("t"):rep(16)
+local TOKEN = ("t"):rep(16)
 
 describe("who holds a pipe or a listener", function()
-  local alice, bob, folder
+  local both, alice
 
   setup(function()
-    folder = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-spec-XXXXXX"))
-    alice = assert(core.identity.open { path = folder .. "/alice.pem" })
-    bob = assert(core.identity.open { path = folder .. "/bob.pem" })
+    both = ends.new()
+    alice = both.alice
   end)
-  teardown(function()
-    alice:close()
-    bob:close()
-    processes.remove(folder)
-  end)
+  teardown(function() both:close() end)
 
-  local function listen()
-    return assert(core.listener.new { identity = bob, ip = "127.0.0.1", port = 0 })
-  end
+  local function listen() return both:listen() end
 
-  local function dial(listener)
-    local near = assert(core.pipe.dial {
-      identity = alice, ip = "127.0.0.1", port = listener.port, expect = bob:id(), timeout = 5,
-    })
-    assert(near:commit(ATTEMPT))
-    return near
-  end
+  local function dial(listener) return both:dial(listener) end
 
   local function open()
     local listener <close> = listen()

@@ -41,9 +41,19 @@ udp.mapping, tcp.mapping, …); addresses, pairing, hairpin, noise, table, time_
 carrier.nat, … (a second router in front); of its link: delay_ms, jitter_ms, loss, duplicate, reorder, rate_mbit, up.
 Without routers there are a and b, both port-restricted/equal.]==]
 
+local EPIPE = 32 -- errno(3)
+
 local function failed(program, message, code)
   io.stderr:write(("p2pd-lua %s: %s\n"):format(program.name, message))
   return code == "EINVAL" and cli.USAGE or cli.FAILED
+end
+
+-- Prints a text, which has to go out. That somebody reads only the beginning of it is fine.
+local function say(program, text)
+  local ok, message, number = io.stdout:write(text)
+  if ok then ok, message, number = io.stdout:flush() end
+  if ok or number == EPIPE then return cli.OK end
+  return failed(program, "EIO: cannot write what there is to say: " .. message, "EIO")
 end
 
 local function list_with(list, ...)
@@ -106,11 +116,11 @@ commands.up = {
 function commands.up.run(program, values)
   local options, message, code = lab_options(values, values[1] or "lab")
   if not options then return failed(program, message, code) end
-  options.stay = true
-  local lab
-  lab, message, code = require("p2pd.lab").up(options)
-  if not lab then return failed(program, message, code) end
-  return commands.status.run(program, values, lab)
+  local lab <close>, not_up, not_up_code = require("p2pd.lab").up(options)
+  if not lab then return failed(program, not_up, not_up_code) end
+  local status = commands.status.run(program, values, lab)
+  if status == cli.OK then lab:stay() end -- else it has not been told of, and ends here
+  return status
 end
 
 commands.exec = {
@@ -160,21 +170,24 @@ commands.status = {
   usage = "lab status [option...]", options = { which, json }, about = "Tells what there is in a lab.",
 }
 
-local function tell_status(there)
-  print("lab " .. there.name)
+local function status_text(there)
+  local lines = { "lab " .. there.name }
+  local function add(line, ...) lines[#lines + 1] = line:format(...) end
   for _, router in ipairs(there.routers) do
-    print(("  router %-10s %-26s %s, inside %s%s%s%s"):format(router.name, router.options.nat,
+    add("  router %-10s %-26s %s, inside %s%s%s%s", router.name, router.options.nat,
       table.concat(router.external, " "), router.lan, router.carrier and ", behind " .. router.carrier or "",
-      router.options.up and "" or ", cut", router.runs and "" or ", has ended"))
+      router.options.up and "" or ", cut", router.runs and "" or ", has ended")
   end
   for _, host in ipairs(there.hosts) do
     for _, link in ipairs(host.links) do
-      print(("  host   %-10s behind %-19s %s %s"):format(host.name, link.router, link.ipv4, link.ipv6 or ""))
+      add("  host   %-10s behind %-19s %s %s", host.name, link.router, link.ipv4, link.ipv6 or "")
     end
   end
   for _, server in ipairs(there.servers) do
-    print(("  server %-10s %s%s"):format(server.name, server.ipv4, server.runs and "" or ", has ended"))
+    add("  server %-10s %s%s", server.name, server.ipv4, server.runs and "" or ", has ended")
   end
+  lines[#lines + 1] = ""
+  return table.concat(lines, "\n")
 end
 
 function commands.status.run(program, values, lab)
@@ -185,8 +198,7 @@ function commands.status.run(program, values, lab)
   end
   local there, message, code = lab:status()
   if not there then return failed(program, message, code) end
-  if values.json then print(cjson.encode(there)) else tell_status(there) end
-  return cli.OK
+  return say(program, values.json and cjson.encode(there) .. "\n" or status_text(there))
 end
 
 commands.set = {
@@ -238,8 +250,7 @@ function commands.timeline.run(program, values)
   if not lab then return status end
   local text, message, code = lab:timeline(values.since)
   if not text then return failed(program, message, code) end
-  io.stdout:write(text)
-  return cli.OK
+  return say(program, text)
 end
 
 commands.down = {
@@ -262,8 +273,9 @@ local hidden = {
 
 local function main(name, ...)
   if name == nil or name == "--help" or name == "-h" then
-    io[name and "stdout" or "stderr"]:write(USAGE)
-    return name and cli.OK or cli.USAGE
+    if name then return say({ name = "lab" }, USAGE) end
+    io.stderr:write(USAGE)
+    return cli.USAGE
   end
   if hidden[name] then return hidden[name](...) end
   local program = commands[name]

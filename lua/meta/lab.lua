@@ -69,22 +69,25 @@ local lab = {}
 
 --- Makes a lab, and waits until all of it works. It ends with the scope of a `<close>` variable, and at the latest
 --- with this program, however that ends. Throws for options that nobody knows. Fails with EINVAL (the message says
---- which value makes no sense), EBUSY (a lab of that name runs), EPERM (namespaces are closed to you, or the folder is
---- not private) and ENOENT (a program that this lab needs is missing): the messages say what helps.
+--- which value makes no sense), EBUSY (a lab of that name runs, or something else is where it would be), EPERM
+--- (namespaces are closed to you, or the folder is not private), ENOENT (a program that this lab needs is missing) and
+--- ENOTSUP (a lab of that name may run where this program cannot look, as in another container): the messages say what
+--- helps.
 ---@param options? p2pd.LabOptions
 ---@return p2pd.Lab? net
 ---@return string? message
 ---@return p2pd.Code? code
 function lab.up(options) end
 
---- Finds a lab that runs, made here or by another program. Leaving the scope does not end it. Fails with ENOENT.
+--- Finds a lab that runs, made here or by another program. Leaving the scope does not end it. Fails with ENOENT, and
+--- with ENOTSUP where this program cannot see whether it runs.
 ---@param name string
 ---@return p2pd.Lab? net
 ---@return string? message
 ---@return p2pd.Code? code
 function lab.attach(name) end
 
---- The names of the labs of this user that run.
+--- The names of the labs of this user that run, as far as this program can see.
 ---@return string[]? names
 ---@return string? message
 ---@return p2pd.Code? code
@@ -149,7 +152,8 @@ function net:restart(server) end
 function net:stats(router) end
 
 --- What the routers did with each packet: a line each, merged by time. Of TCP connections that are up, the segments
---- that pass are left out.
+--- that pass are left out. A router whose process has ended is left out, which is said. Fails with EINVAL when `since`
+--- is no number.
 ---@param since? number seconds since the lab was up: what came before is left out
 ---@return string? text
 ---@return number|string now_or_message the time now, to be given as `since` later
@@ -175,7 +179,8 @@ function net:down() end
 function net:close() end
 
 --- What is run on a host. The program has the caller's folder and environment, but the host's HOME, in which the
---- settings name the lab's servers; it has no capabilities. Options that a call has no use for are an error.
+--- settings name the lab's servers; it has no capabilities, sees the processes of its host alone, and may listen at any
+--- port. Options that a call has no use for are an error.
 ---@class p2pd.HostCommand
 ---@field [integer] string the program and its arguments
 ---@field input? string what it reads; of `run` and `start`
@@ -184,6 +189,8 @@ function net:close() end
 ---@field env? table<string, string> variables
 ---@field root? boolean true: it keeps all rights over the lab; where root made that, root's
 
+--- All that run something fail with ECLOSED when the lab is down, with EPERM or ENOTSUP where this program may not or
+--- cannot go where the lab is, and with ENOENT when the folder that it is in is gone.
 ---@class p2pd.Host
 ---@field name string
 local host = {}
@@ -197,8 +204,8 @@ local host = {}
 ---@return p2pd.Code? code
 function host:run(command) end
 
---- Runs a program there with this program's terminal, input and outputs, to its end. Signals are for that program. It
---- is ended when the task that waits is cancelled.
+--- Runs a program there with this program's terminal, input and outputs, to its end. Signals are for that program, also
+--- those that come while it starts. It is ended when the task that waits is cancelled, or this program ends.
 ---@param command p2pd.HostCommand without `input` and `timeout`
 ---@return integer? status 128 + N after signal N
 ---@return string? message
@@ -224,7 +231,9 @@ function host:lua(source, options) end
 
 --- The words with which a command is started there, for who starts programs otherwise.
 ---@param command p2pd.HostCommand without `input` and `timeout`
----@return string[]
+---@return string[]? words
+---@return string? message
+---@return p2pd.Code? code
 function host:argv(command) end
 
 return lab

@@ -3,11 +3,13 @@ local luv = require "luv"
 
 local M = {}
 
+local USUAL = "/usr/bin:/bin" -- where programs lie when PATH is not set, or empty
 local FOLDERS = ":/usr/local/sbin:/usr/sbin:/sbin" -- where ip and the servers lie, and a user's PATH does not look
 
 --- The PATH by which programs are found.
 function M.path()
-  return (os.getenv "PATH" or "/usr/bin:/bin") .. FOLDERS
+  local path = os.getenv "PATH" or ""
+  return (path ~= "" and path or USUAL) .. FOLDERS
 end
 
 --- Where a program lies.

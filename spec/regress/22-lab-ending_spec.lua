@@ -128,12 +128,15 @@ end)
 describe("making a lab", function()
   test("fails when the second attempt does, and does not wait for the first", function()
     local attempts, taken = 0, nil
-    local clean <close> = instead(state, "clean", function(found) luv.fs_rmdir(found.path) end) -- luacheck: ignore
-    local restored <close>, real = instead(state, "begin", function(folder) -- luacheck: ignore
+    local clean <close> = instead(state, "clean", function(found) -- luacheck: ignore
+      luv.fs_rmdir(found.path)
+      return true
+    end)
+    local restored <close>, real = instead(state, "begin", function(folder, view) -- luacheck: ignore
       attempts = attempts + 1
       if attempts == 2 then return nil, "EIO: no second one", "EIO" end
       taken = folder .. "/second"
-      local path, message, code = state.real_begin(folder)
+      local path, message, code = state.real_begin(folder, view)
       luv.fs_mkdir(taken, 448)
       luv.fs_mkdir(taken .. "/x", 448) -- so the name is another's when the keeper wants it
       return path, message, code
@@ -156,7 +159,7 @@ describe("making a lab", function()
       if removed < 3 then state.tidy(folder) end
       return real(template)
     end)
-    local path = assert(state.begin(folder))
+    local path = assert(state.begin(folder, assert(state.view())))
     assert.equal(3, removed)
     assert.truthy(luv.fs_stat(path .. "/inside"))
   end)

@@ -1,6 +1,7 @@
 -- child: the processes of a lab, as its keeper starts them: what they say goes into files of their own.
 local luv = require "luv"
 local process = require "p2pd.process"
+local task = require "p2pd.task"
 local files = require "p2pd.lab.files"
 local lines = require "p2pd.lab.lines"
 
@@ -36,6 +37,21 @@ end
 function child:failure(what)
   local said = files.last_words(self.log) or "it says nothing"
   return ("EIO: %s %s: %s"):format(self.name, what or "has ended", said), "EIO"
+end
+
+--- Runs a function that waits for something which the process does: its end, too, ends that waiting.
+---@param seconds number that the function takes at most
+---@return any ... what the function returns; nil when the process has ended
+function child:while_it_runs(seconds, f)
+  local results
+  task.race {
+    function()
+      results = table.pack(f())
+      return results[1]
+    end,
+    function() return self.process:wait(seconds) end,
+  }
+  if results then return table.unpack(results, 1, results.n) end
 end
 
 --- Waits for a line of a process that talks, which has to be this one.

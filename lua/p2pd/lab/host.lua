@@ -2,8 +2,12 @@
 local luv = require "luv"
 local process = require "p2pd.process"
 local enter = require "p2pd.lab.enter"
+local needs = require "p2pd.lab.needs"
+local state = require "p2pd.lab.state"
 
 local M = {}
+
+local SOON_MS = 2 -- in which to look again whether a command has come to be
 
 local host = {}
 host.__index = host
@@ -68,26 +72,39 @@ function M.new(lab, name, told)
   return setmetatable({ lab = lab, name = name, pid = told.pid, folder = told.folder, hosts = told.hosts }, host)
 end
 
--- The words by which the command is run there.
-local function words_of(self, command)
+-- The words by which the command is run there, where the lab can be reached.
+local function words_of(self, command, parent)
+  if self.lab.closed then return nil, "ECLOSED: the lab is down", "ECLOSED" end
+  local ok, message, code = state.reach(self.lab.name, self.lab.identity)
+  if not ok then return nil, message, code end
   local words = {}
   for i, word in ipairs(command) do words[i] = tostring(word) end
   return enter.argv {
     first = self.lab.identity, lab = self.lab, host = self, program = self.lab.program, command = words,
-    root = command.root, cwd = command.cwd, env = command.env,
+    root = command.root, cwd = command.cwd, env = command.env, parent = parent,
   }
+end
+
+-- The same as p2pd.process takes them.
+local function options_of(self, command)
+  local options, mark, code = words_of(self, command, luv.os_getpid())
+  if not options then return nil, mark, code end
+  options.name, options.env = command[1], needs.environment()
+  return options, mark
 end
 
 function host:argv(command)
   check(command, "argv")
-  return words_of(self, command)
+  local words, message, code = words_of(self, command)
+  if words then return words end
+  return nil, message, code
 end
 
 -- Starts a command whose end is the end of all that it has started, in a session of its own.
 local function start(self, command, output)
-  local options = words_of(self, command)
-  options.name, options.input, options.output = command[1], true, output
-  options.session, options.signal = true, enter.signal_all
+  local options, mark, why = options_of(self, command)
+  if not options then return nil, mark, why end
+  options.input, options.output, options.session, options.signal = true, output, true, enter.signal_all(mark)
   local child, message, code = process.start(options)
   if child and command.input then child:write(command.input) end
   return child, message, code
@@ -126,31 +143,52 @@ local function close_all(handles)
   for _, handle in ipairs(handles) do handle:close() end
 end
 
+-- Signals on their way to a command: none is lost while that comes to be. `send` and `begin` may come in any order.
+local function new_courier(mark)
+  local self, waiting, timer = {}, {}, luv.new_timer()
+  local child, command
+  local function deliver()
+    command = command or enter.command(child.pid, mark)
+    if not command and not child.status then return end
+    timer:stop()
+    for _, name in ipairs(waiting) do
+      if not child.status then luv.kill(command, name) end
+    end
+    waiting = {}
+  end
+  function self.send(name)
+    local by_terminal = (name == "sigint" or name == "sigquit") and has_terminal()
+    if command and by_terminal then return end
+    waiting[#waiting + 1] = name
+    if child and not timer:is_active() then timer:start(0, SOON_MS, deliver) end
+  end
+  function self.begin(started)
+    child = started
+    timer:start(0, SOON_MS, deliver)
+  end
+  function self.close() timer:close() end
+  return self
+end
+
 --- Runs a program there with our terminal and files as its own. Signals are for the program: it gets those that it
 --- does not get by itself.
 function host:exec(command)
   check(command, "exec")
-  local options = words_of(self, command)
-  options.name, options.input, options.output, options.signal = command[1], "inherit", "inherit", enter.signal
-  local started, interrupted
-  local signals <close> = setmetatable({}, { __close = close_all })
+  local options, mark, why = options_of(self, command)
+  if not options then return nil, mark, why end
+  options.input, options.output, options.signal = "inherit", "inherit", enter.signal(mark)
+  local courier = new_courier(mark)
+  local open <close> = setmetatable({ courier }, { __close = close_all })
   for _, name in ipairs { "sigint", "sigquit", "sigterm", "sighup" } do
     local signal = luv.new_signal()
-    signals[#signals + 1] = signal
-    signal:start(name, function()
-      local from_terminal = name == "sigint" or name == "sigquit"
-      if from_terminal then interrupted = luv.constants[name:upper()] end
-      if started and not (from_terminal and has_terminal()) then enter.signal(started.pid, name, started.status) end
-    end)
+    open[#open + 1] = signal
+    signal:start(name, function() courier.send(name) end)
   end
   local child <close>, message, code = process.start(options)
   if not child then return nil, message, code end
-  started = child
+  courier.begin(child)
   child:wait()
-  local status = child:exit_status()
-  -- nsenter would end as the command did, but does not hear these two signals, and says 1.
-  if status == 1 and interrupted then return 128 + interrupted end
-  return status
+  return child:exit_status()
 end
 
 --- Runs Lua source there, in a p2pd-lua of its own, to its end.

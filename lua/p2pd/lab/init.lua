@@ -67,20 +67,12 @@ end
 
 -- Beginning -----------------------------------------------------------------------------------------------------------
 
-local function environment()
-  local variables = luv.os_environ()
-  variables.PATH, variables.P2PD_LUA = needs.path(), needs.source()
-  local list = {}
-  for name, value in pairs(variables) do list[#list + 1] = name .. "=" .. value end
-  return list
-end
-
 local function spawn(self, begun, path)
   local log, message, code = files.open_log(begun .. "/log")
   if not log then return nil, message, code end
   local options = {
-    "unshare", "--fork", "--pid", "--kill-child", "--mount", "--net", "--uts", "--ipc", env = environment(), cwd = "/",
-    session = true, input = true, output = "stream", errors = log,
+    "unshare", "--fork", "--pid", "--kill-child", "--mount", "--net", "--uts", "--ipc",
+    env = needs.environment(), cwd = "/", session = true, input = true, output = "stream", errors = log,
   }
   if luv.getuid() ~= 0 then table.move({ "--user", "--map-root-user" }, 1, 2, #options + 1, options) end
   table.move({ "sh", "-c", FIRST_PROCESS, self.program, begun, path }, 1, 6, #options + 1, options)
@@ -101,7 +93,7 @@ local function explain(begun)
 end
 
 local function await_keeper(self, begun, path, options)
-  self.keeper:send { folder = begun, path = path, program = self.program, options = options }
+  self.keeper:send { folder = begun, path = path, program = self.program, view = self.view, options = options }
   local answer, message, code = self.keeper:recv(PATIENCE)
   if answer and answer.ok then return true end
   if answer then return nil, answer.message, answer.code, answer.taken end
@@ -118,24 +110,34 @@ local function abandon(self)
   state.tidy(self.folder)
 end
 
+-- What the last lab of that name left is cleaned up, where it has surely ended.
+local function vacate(self)
+  local found = state.look(self.folder, self.name)
+  if not found then return true end
+  if found.life == "unknown" then
+    local _, message, code = state.reach(self.name, found.identity)
+    if message then return nil, ("%s; if it has ended, remove %s"):format(message, found.path), code end
+  elseif found.life == "alive" and not (found.leaving and state.await_end(found.identity, FAREWELL)) then
+    return nil, ("EBUSY: a lab '%s' runs already; `p2pd-lua lab down %s` ends it"):format(self.name, self.name), "EBUSY"
+  end
+  return state.clean(found)
+end
+
 -- One attempt. The last result says that the name was taken in between.
 local function begin(self, options)
   local path = self.folder .. "/" .. self.name
-  local found = state.look(self.folder, self.name)
-  if found and found.alive and not (found.leaving and state.await_end(found.identity, FAREWELL)) then
-    return nil, ("EBUSY: a lab '%s' runs already; `p2pd-lua lab down %s` ends it"):format(self.name, self.name), "EBUSY"
-  end
-  if found then state.clean(found) end
+  local vacant, why, what = vacate(self)
+  if not vacant then return nil, why, what end
   self.process, self.keeper, self.begun = nil, nil, nil -- of the last attempt
   local _ <close> = setmetatable({}, { __close = function() abandon(self) end })
   local message, code
-  self.begun, message, code = state.begin(self.folder)
+  self.begun, message, code = state.begin(self.folder, self.view)
   if not self.begun then return nil, message, code end
   local ok, taken
   ok, message, code = coroutine.wrap(spawn)(self, self.begun, path)
   if ok then ok, message, code, taken = await_keeper(self, self.begun, path, options) end
   if not ok then return nil, message, code, taken end
-  found = state.look(self.folder, self.name)
+  local found = state.look(self.folder, self.name)
   self.identity, self.up = found and found.identity, true
   if self.identity then return self end
   return nil, "EIO: the lab is gone", "EIO"
@@ -152,9 +154,13 @@ function M.up(options)
   asked.name = asked.name or own_name()
   local plan, message, code = topology.plan(asked)
   if not plan then return nil, message, code end
-  local self, ok
+  local ok, self
+  ok, message, code = lines.can_carry(asked)
+  if not ok then return nil, message, code end
   self, message, code = new(asked.name)
   if not self then return nil, message, code end
+  self.view, message, code = needs.view()
+  if not self.view then return nil, message, code end
   ok, message, code = needs.check(plan)
   if not ok then return nil, message, code end
   local made, taken
@@ -177,11 +183,14 @@ function M.attach(name)
   local self, message, code = new(name)
   if not self then return nil, message, code end
   local found = state.look(self.folder, name)
-  if found and found.alive and not found.leaving then
+  if found and found.life == "unknown" then
+    local ok
+    ok, message, code = state.reach(name, found.identity)
+    if not ok then return nil, message, code end
+  elseif found and found.life == "alive" and not found.leaving then
     self.identity = found.identity
     return self
   end
-  if found and not found.alive then state.clean(found) end
   local names = M.list() or {}
   return nil, ("ENOENT: no lab '%s' runs; %s"):format(name, #names > 0 and "there is " .. table.concat(names, ", ")
     or ("`p2pd-lua lab up %s` makes one"):format(name)), "ENOENT"
@@ -201,6 +210,8 @@ end
 
 local function ask(self, question)
   if self.closed then return nil, "ECLOSED: the lab is down", "ECLOSED" end
+  local can, why, what = lines.can_carry(question)
+  if not can then return nil, why, what end
   local path, directory = state.socket(self.folder .. "/" .. self.name)
   if not path then return nil, ("ECLOSED: the lab '%s' has gone"):format(self.name), "ECLOSED" end
   local connected, message, code = lines.connect(path)
@@ -314,7 +325,7 @@ function lab:down()
   self.closed = true
   if self.owned then self.keeper:close() end
   if not state.await_end(self.identity, FAREWELL) then
-    luv.kill(self.identity.pid, "sigkill")
+    if state.life(self.identity) == "alive" then luv.kill(self.identity.pid, "sigkill") end
     if not state.await_end(self.identity, FAREWELL) then
       return nil, message or "EIO: the lab does not end", code or "EIO"
     end
@@ -322,7 +333,7 @@ function lab:down()
   if self.owned then self.process:wait() end
   self.owned = false
   local found = state.look(self.folder, self.name)
-  if found and not found.alive then state.clean(found) end
+  if found and found.identity and found.life == "dead" then state.clean(found) end
   state.tidy(self.folder)
   return true
 end

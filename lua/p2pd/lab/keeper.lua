@@ -91,7 +91,9 @@ function keeper:start_host(host)
   files.make_folder(folder .. "/home/.config/p2pd-lua", {
     ["settings.lua"] = self.plan.servers and servers.settings { clock_error = host.clock_error } or nil,
   })
-  return self:hold(host, { "unshare", "--net", "--mount", "--uts", "sh", "-c", script, self.program })
+  return self:hold(host, {
+    "unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "sh", "-c", script, self.program,
+  })
 end
 
 function keeper:start_router(router)
@@ -184,8 +186,9 @@ end
 
 function keeper:await_server(server)
   local enter = server.where ~= "internet" and self:enter_router(server.where) or nil
-  if server.ready(PATIENCE, enter) then return true end
   local running = self.running[server.name]
+  local answers = running:while_it_runs(PATIENCE, function() return server.ready(PATIENCE, enter) end)
+  if answers then return true end
   return nil, running:failure(running:runs() and "does not answer" or "has ended")
 end
 
@@ -254,7 +257,7 @@ end
 
 -- Takes the lab's name: of two that want it one gets it.
 local function claim(begun)
-  local identity = state.identity(os.getenv "P2PD_LAB_STAT", luv.fs_readlink "/proc/self/ns/pid")
+  local identity = state.identity(os.getenv "P2PD_LAB_STAT", luv.fs_readlink "/proc/self/ns/pid", begun.view)
   assert(files.write(begun.folder .. "/" .. state.file_of(identity), ""))
   return luv.fs_rename(begun.folder, begun.path)
 end
@@ -315,8 +318,17 @@ local function run(self)
   while not self.finished do self.changed:wait() end
 end
 
+-- Whether a lab's first process started this one.
+local function is_at_home()
+  return os.getenv "P2PD_LAB_STAT" and luv.guess_handle(0) == "pipe" and luv.guess_handle(1) == "pipe"
+end
+
 --- The program `lab keeper`: returns its exit status.
 function M.run()
+  if not is_at_home() then
+    io.stderr:write "p2pd-lua lab keeper: EINVAL: this is a part of each lab; `p2pd-lua lab up` starts it\n"
+    return 2
+  end
   local input, output = luv.new_pipe(false), luv.new_pipe(false)
   input:open(0)
   output:open(1)

@@ -8,6 +8,8 @@ local M = {}
 
 local LONGEST = 64 * 1024 * 1024 -- bytes of one line: a whole timeline fits
 
+local DEEPEST = 16                -- tables within tables
+
 local lines = {}
 lines.__index = lines
 
@@ -24,6 +26,33 @@ end
 local function decode(text)
   local ok, value = pcall(cjson.decode, text)
   if ok and type(value) == "table" then return plain(value) end
+end
+
+-- What of a value JSON has no words for, with its name.
+local function unspeakable(name, value, depth)
+  if value ~= value or value == math.huge or value == -math.huge then return name, tostring(value) end
+  if type(value) == "function" or type(value) == "userdata" or type(value) == "thread" then
+    return name, "a " .. type(value)
+  end
+  if type(value) ~= "table" then return nil end
+  if depth == DEEPEST then return name, "a table with too many others in it" end
+  for key, inner in pairs(value) do
+    if type(key) ~= "string" and math.type(key) ~= "integer" then
+      return name, ("a table with the key %s"):format(tostring(key))
+    end
+    local found, what = unspeakable(tostring(key), inner, depth + 1)
+    if found then return found, what end
+  end
+end
+
+--- Whether a table can be sent.
+---@return boolean? ok, string? message, string? code
+function M.can_carry(value)
+  local name, what = unspeakable("it", value, 0)
+  if name then return nil, ("EINVAL: '%s' is %s, which makes no sense here"):format(name, what), "EINVAL" end
+  local ok, why = pcall(cjson.encode, value)
+  if ok then return true end
+  return nil, "EINVAL: the options make no sense: " .. tostring(why), "EINVAL"
 end
 
 local function on_read(self, failure, data)

@@ -4,6 +4,7 @@ local luv = require "luv"
 local program_path = require "p2pd.program_path"
 local finder = require "p2pd.lab.finder"
 local servers = require "p2pd.lab.servers"
+local state = require "p2pd.lab.state"
 
 local M = {}
 
@@ -20,6 +21,24 @@ M.path, M.program = program_path.path, program_path.own
 function M.source()
   local folder = os.getenv "P2PD_LUA"
   return folder and folder ~= "" and luv.fs_realpath(folder) or folder
+end
+
+--- This process's variables, with a PATH by which all programs are found: NAME=VALUE each.
+---@return string[]
+function M.environment()
+  local variables = luv.os_environ()
+  variables.PATH, variables.P2PD_LUA = M.path(), M.source()
+  local list = {}
+  for name, value in pairs(variables) do list[#list + 1] = name .. "=" .. value end
+  return list
+end
+
+--- The view (p2pd.lab.state) from which a lab is made.
+---@return string? view, string? message, string? code
+function M.view()
+  local view = state.view()
+  if view then return view end
+  return nil, "ENOTSUP: /proc is another pid namespace's; mount this one's (`unshare --mount-proc` does)", "ENOTSUP"
 end
 
 --- Whether all programs are there that the plan needs.

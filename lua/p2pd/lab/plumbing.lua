@@ -41,7 +41,8 @@ local forwarding = {
   ["ipv4/icmp_ratelimit"] = 0, ["ipv6/icmp/ratelimit"] = 0,
 }
 
-local of_hosts = { ["ipv4/ping_group_range"] = "0 0" } -- ping needs no capability
+-- Neither ping nor a server at a port below 1024 needs a capability.
+local of_hosts = { ["ipv4/ping_group_range"] = "0 0", ["ipv4/ip_unprivileged_port_start"] = 0 }
 
 local of_pair = { ["ipv4/conf/nat0/accept_local"] = 1, ["ipv6/conf/nat1/disable_ipv6"] = 1 }
 
@@ -267,19 +268,21 @@ local function mounts(list)
   return tostring(table_of)
 end
 
---- What holds a host's namespaces: a script, to be run in its folder of `files`.
+--- What holds a host's namespaces: a script, to be run in its folder of `files`, as the first process of the host's
+--- pid namespace: it takes in the orphans.
 ---@param binds string[][] { from, to }: files that the host sees in the place of the machine's
 ---@return string script, table<string, string> files
 function M.host(host, binds)
   local prepare, go_on = new_text(), new_text()
   prepare:add "set -e"
+  prepare:add "mount -t proc proc /proc"
   sysctls(prepare, everywhere, of_hosts)
   prepare:add("hostname %s || :", host.name)
   prepare:add "mount -a -T mounts"
   go_on:add "ip -batch devices"
   if #host.links > 1 then go_on:add "ip -6 -batch rules6" end
   go_on:add "echo up"
-  go_on:add "exec sleep infinity"
+  go_on:add "while :; do sleep infinity & wait; done"
   return holder(prepare, go_on), {
     devices = host_devices(host), rules6 = host_rules6(host), mounts = mounts(binds),
   }

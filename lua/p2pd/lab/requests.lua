@@ -190,13 +190,17 @@ function answers.restart(keeper, question)
   return {}
 end
 
--- The events of all routers, and the lab's own, by time. Times count from when the lab was up.
+-- The events of all routers, and the lab's own, by time. Times count from when the lab was up. A router that cannot be
+-- asked any more is left out.
 function answers.timeline(keeper, question)
   local now, events, since = luv.hrtime(), {}, question.since or -math.huge
+  if type(since) ~= "number" then
+    return nil, ("EINVAL: 'since' is a number of seconds, not '%s'"):format(tostring(since)), "EINVAL"
+  end
   local since_ns = question.since and math.max(0, keeper.began + question.since * 1e9 - SLACK_NS) or nil
   for _, router in ipairs(keeper.plan.routers) do
-    local answer, message, code = keeper:ask(router, { ["do"] = "trace", since = since_ns })
-    if not answer then return nil, message, code end
+    local answer, message = keeper:ask(router, { ["do"] = "trace", since = since_ns })
+    if not answer then answer = { events = { { ns = now, text = "is left out: " .. message } } } end
     for _, event in ipairs(answer.events) do
       event.router = router.name
       events[#events + 1] = event

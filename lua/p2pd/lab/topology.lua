@@ -7,18 +7,23 @@
 --
 -- All have IPv6 too: 2c0f:30:2:n::/64, 2c0f:30:3:n::/64, 2c0f:30:4:n::/64, with the same n in decimal digits. The
 -- addresses look like others on the Internet; nothing leads out of the lab.
+local kinds = require "p2pd.lab.kinds"
 local router_options = require "p2pd.lab.options"
 
 local M = {}
 
 local MOST_ROUTERS = 99
 local FIRST_HOST = 10       -- 192.168.1.10
+local LAST_HOST = 254       -- 192.168.1.254, and 30.4.254.2
+local MOST_UPLINKS = 50     -- of a host: each has a routing table; the kernel's own begin at 253
 local CARRIERS = 100        -- what is added to a router's number to get its carrier's
 local FIRST_INDEX = 101     -- of the devices; see M.plan
 local INTERNET = "internet"
 
 --- The routers of a lab that asks for none.
 M.DEFAULTS = { a = "port-restricted/equal", b = "port-restricted/equal" }
+
+local clock_error = kinds.number(-1e9, 1e9)
 
 local function fail(sentence, ...)
   return nil, "EINVAL: " .. sentence:format(...), "EINVAL"
@@ -70,17 +75,20 @@ local function host_asked(name, given)
   if type(given) ~= "table" then return fail("host '%s' is a router's name or a table", name) end
   local asked = { routers = given.routers or given.router or table.move(given, 1, #given, 1, {}) }
   if type(asked.routers) == "string" then asked.routers = { asked.routers } end
-  if given.clock_error ~= nil and type(given.clock_error) ~= "number" then
-    return fail("host '%s': 'clock_error' is a number of seconds, not a %s", name, type(given.clock_error))
+  if given.clock_error ~= nil and not clock_error.check(given.clock_error) then
+    return fail("host '%s': 'clock_error' is a number of seconds, not %s", name,
+      type(given.clock_error) == "number" and given.clock_error or "a " .. type(given.clock_error))
   end
   asked.clock_error = given.clock_error
   if type(asked.routers) ~= "table" or #asked.routers == 0 then
     return fail("host '%s' is behind no router", name)
   end
+  if #asked.routers > MOST_UPLINKS then return fail("host '%s' has more than %d uplinks", name, MOST_UPLINKS) end
   return asked
 end
 
--- The hosts that are asked for; without any, one behind each router, of its name.
+-- The hosts that are asked for; without any, one behind each router, of its name. The default routers are there when
+-- hosts name them.
 local function hosts_asked(options, routers)
   local asked = {}
   if not options.hosts then
@@ -92,6 +100,7 @@ local function hosts_asked(options, routers)
     local host, message, code = host_asked(name, given)
     if not host then return nil, message, code end
     for _, router in ipairs(host.routers) do
+      if M.DEFAULTS[router] then routers[router] = routers[router] or M.DEFAULTS[router] end
       if router ~= INTERNET and not routers[router] then
         return fail("host '%s' is behind '%s', which is no router of this lab", name, tostring(router))
       end
@@ -180,6 +189,9 @@ local function add_router(plan, name, number, given, carried)
   if options.carrier then
     front, message, code = add_router(plan, name .. "-carrier", CARRIERS + number, options.carrier, number)
     if not front then return nil, message, code end
+    if plan.asked[front.name] ~= nil then
+      return fail("router '%s' has a carrier, which is called '%s' as another router is", name, front.name)
+    end
     if not front.translates then return fail("router '%s': a carrier's router translates", name) end
   end
   local router = {
@@ -208,6 +220,12 @@ end
 local function host_link(plan, host, place, router_name)
   local link = { device = "eth" .. place - 1, router = router_name, length = 24 }
   if router_name == INTERNET then
+    if host.number > LAST_HOST then
+      return fail("host '%s' is one too many: only %d by name can be on the internet", host.name, LAST_HOST)
+    elseif host.on_internet then
+      return fail("host '%s' is on the internet twice", host.name)
+    end
+    host.on_internet = true
     local base, base6 = ("30.4.%d"):format(host.number), ("2c0f:30:4:%d"):format(host.number)
     link.address, link.gateway = base .. ".2", base .. ".1"
     link.address6, link.gateway6 = base6 .. "::2", base6 .. "::1"
@@ -217,6 +235,9 @@ local function host_link(plan, host, place, router_name)
   local lan = router.lan
   lan.members = lan.members + 1
   local number = FIRST_HOST + lan.members - 1
+  if number > LAST_HOST then
+    return fail("router '%s' has more than %d hosts behind it", router_name, LAST_HOST - FIRST_HOST + 1)
+  end
   link.address, link.gateway = ("%s.%d"):format(lan.base, number), lan.address
   if router.ipv6 then link.address6, link.gateway6 = ("%s::%d"):format(lan.base6, number), lan.address6 end
   return link
@@ -224,8 +245,13 @@ end
 
 local function add_host(plan, name, number, asked)
   local host = { kind = "host", name = name, number = number, clock_error = asked.clock_error, links = {} }
-  for place, router in ipairs(asked.routers) do host.links[place] = host_link(plan, host, place, router) end
+  for place, router in ipairs(asked.routers) do
+    local message, code
+    host.links[place], message, code = host_link(plan, host, place, router)
+    if not host.links[place] then return nil, message, code end
+  end
   plan.hosts[#plan.hosts + 1], plan.host[name] = host, host
+  return host
 end
 
 -- All cables. A LAN with several members is a bridge, `lan0`, with the ports lan1, lan2, …
@@ -266,7 +292,7 @@ end
 ---@return table? wan, string? message, string? code
 function M.readdressed(router, address)
   local wan = router.wan
-  local base, last = tostring(address):match "^(%d+%.%d+%.%d+)%.(%d+)$"
+  local base, last = tostring(address):match "^(%d+%.%d+%.%d+)%.(%d%d?%d?)$"
   last = math.tointeger(tonumber(last))
   if base ~= wan.base or last < 2 or last + #wan.external - 1 > 254 then
     return fail("router '%s' has external addresses from %s.2 to %s.254, not '%s'", router.name, wan.base, wan.base,
@@ -293,7 +319,7 @@ function M.plan(options)
   if not hosts then return nil, message, code end
   local plan = {
     name = options.name or "lab", routers = {}, hosts = {}, links = {}, router = {}, host = {},
-    servers = options.servers ~= false,
+    servers = options.servers ~= false, asked = routers,
   }
   local names = sorted_keys(routers)
   if #names > MOST_ROUTERS then return fail("a lab has at most %d routers", MOST_ROUTERS) end
@@ -302,7 +328,11 @@ function M.plan(options)
     router, message, code = add_router(plan, name, number, routers[name])
     if not router then return nil, message, code end
   end
-  for number, name in ipairs(sorted_keys(hosts)) do add_host(plan, name, number, hosts[name]) end
+  for number, name in ipairs(sorted_keys(hosts)) do
+    local host
+    host, message, code = add_host(plan, name, number, hosts[name])
+    if not host then return nil, message, code end
+  end
   for _, router in ipairs(plan.routers) do router.lan.bridge = router.lan.members > 1 end
   add_links(plan)
   return plan

@@ -228,6 +228,7 @@ describe("the programs", function()
     assert.are.equal(3, second:wait())
     assert.are.equal("EBUSY", event(second, "failed").code)
     assert.are.equal("", second.out)
+    near:expect('"refused"', "err")
     assert.are.equal("EBUSY", event(near, "refused").code)
     far:finish_input()
     near:write "still here"

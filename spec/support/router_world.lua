@@ -102,7 +102,8 @@ function world:build()
   end
   self.router = self:hold("router", plumbing.router(plan, plan.router.router))
   local script, files = plumbing.host(plan.host.host, {})
-  self.holder = self:hold("host", script, files, "unshare", "--uts") -- it gives itself a name
+  -- It gives itself a name, and a /proc; what it starts ends with it.
+  self.holder = self:hold("host", script, files, "unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child")
   self:ip("internet", plumbing.servers(SERVERS))
   self:ip("internet", plumbing.links(plan, { ["router router"] = self.router.pid, ["host host"] = self.holder.pid }))
   self:ip("internet", ("route add %s dev r1\n"):format(NOBODY))

@@ -136,7 +136,7 @@ int packet_parse(uint8_t *bytes, size_t length, struct packet *out) {
     packet_addresses(bytes, length, &out->source, &out->destination);
     size_t size = header.length - header.size;
     if (size < ICMP_HEADER || (header.protocol == TCP && size < TCP_HEADER))
-        return header.protocol == TCP || header.protocol == UDP ? ERR_EFORMAT : UV_ENOTSUP;
+        return header.protocol == TCP || header.protocol == UDP ? (int)ERR_EFORMAT : UV_ENOTSUP;
     if (header.protocol == (header.family == 4 ? ICMP : ICMPV6) &&
         is_error(&header, bytes + header.size))
         return read_quote(out, header.size + ICMP_HEADER);

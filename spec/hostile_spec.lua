@@ -386,7 +386,7 @@ describe("brokers that behave badly", function()
     local took, b, notices = seconds_of(two.node, two, "b", { settings = settings })
     local _ <close> = b
     assert.is_true(took < 4 * SLOW, ("the node took %.2f s"):format(took))
-    assert.matches("no broker can be reached", notices[1])
+    assert.matches("no broker can be reached", notices[#notices]) -- another one may be that its port is in use
     assert.is_true(meet(b, "direct", { mqtt = {}, stun = {}, ntp = {} }) < 0.5 * SLOW)
   end))
 end)

@@ -151,7 +151,7 @@ describe("identity", function()
     assert.equal(id, core.identity.machine_id())
     local file <close> = io.open("/etc/machine-id")
     local raw = file and file:read("l")
-    if raw and #raw > 0 then
+    if raw and #raw > 0 and raw ~= "uninitialized" then
       assert.is_nil(id:find(raw, 1, true))
       local _, digest = run(("printf %%s '%s' | openssl dgst -sha256 -hmac p2pd"):format(raw))
       assert.equal(digest:match("(%x+)%s*$"), id)

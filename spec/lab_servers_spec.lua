@@ -1,10 +1,13 @@
 -- The lab's servers, each asked for what it is there for by programs that are not ours, in namespaces that end with it.
 -- check: unsanitized
 require "p2pd"
+local luv = require "luv"
 local program = require "spec.support.program"
 local settings = require "p2pd.settings"
 
 local START = 0.6 -- seconds in which all servers answer
+local PATH = os.getenv "PATH" .. ":/usr/sbin:/sbin" -- where Debian has servers, though not in a user's PATH
+local ROOT = luv.getuid() == 0 -- others need a user namespace, too
 
 -- Where the servers run stands for the Internet; behind a router that translates what miniupnpd maps, and nothing else,
 -- there is a host.
@@ -39,8 +42,9 @@ describe("the lab's servers", function()
   lazy_setup(function()
     folder = program.folder()
     servers = program.start {
-      "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", NETWORK, "sh",
-      program.path, "spec/support/lab_servers.lua", tostring(folder), env = { P2PD_LUA = "lua" },
+      "unshare", ROOT and "--fork" or "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child",
+      "sh", "-c", NETWORK, "sh", program.path, "spec/support/lab_servers.lua", tostring(folder),
+      env = { P2PD_LUA = "lua", PATH = PATH },
     }
     servers:expect "ready\n"
     readiness = servers.out
@@ -57,9 +61,12 @@ describe("the lab's servers", function()
       "nsenter", ("--net=/proc/%d/ns/net"):format(servers.pid), ("--mount=/proc/%d/ns/mnt"):format(servers.pid),
       ("--pid=/proc/%d/ns/pid_for_children"):format(servers.pid), "--wd=.",
     }
+    if not ROOT then
+      table.move({ ("--user=/proc/%d/ns/user"):format(servers.pid), "--preserve-credentials" }, 1, 2, #enter + 1, enter)
+    end
     if command.within then table.move({ "ip", "netns", "exec", command.within }, 1, 4, #enter + 1, enter) end
     enter = table.move(command, 1, #command, #enter + 1, enter)
-    enter.env = { PATH = os.getenv "PATH" .. ":/usr/sbin:/sbin" }
+    enter.env = { PATH = PATH }
     return enter
   end
 
@@ -131,7 +138,7 @@ describe("the lab's servers", function()
   it("tell the time", function()
     for number = 5, 8 do
       local answer = run {
-        "chronyd", "-Q", "-t", "3", "cmdport 0", ("server 30.1.0.%d iburst maxsamples 1"):format(number),
+        "chronyd", "-Q", "-u", "root", "-t", "3", "cmdport 0", ("server 30.1.0.%d iburst maxsamples 1"):format(number),
       }
       assert.is_true(math.abs(tonumber(answer:match "clock wrong by (%S+) seconds")) < 0.05, answer)
     end
@@ -140,7 +147,9 @@ describe("the lab's servers", function()
   it("are unlike the liar, whose time is as wrong as it was told to be", function()
     local liar <close> = start { "lua5.4", "spec/support/lying_ntp.lua", "127.0.0.1", "124", "3.25" }
     liar:expect "124\n"
-    local answer = run { "chronyd", "-Q", "-t", "3", "cmdport 0", "server 127.0.0.1 port 124 iburst maxsamples 1" }
+    local answer = run {
+      "chronyd", "-Q", "-u", "root", "-t", "3", "cmdport 0", "server 127.0.0.1 port 124 iburst maxsamples 1",
+    }
     assert.is_true(math.abs(tonumber(answer:match "clock wrong by (%S+) seconds") - 3.25) < 0.05, answer)
   end)
 
@@ -180,7 +189,7 @@ describe("the lab's servers", function()
         luv.fs_access = function() return false end -- as if nothing was installed
         print(require "p2pd.lab.servers".plan { folder = "/", routers = {
           { name = "r1", lan = "192.168.1.0/24", address = "192.168.1.1", portmap = true } } })]],
-      env = { P2PD_LUA = "lua" },
+      env = { P2PD_LUA = "lua", PATH = PATH },
     }
     assert.equal("nil\tENOENT: not installed: turnserver, mosquitto, chronyd, miniupnpd; `apt-get install coturn "
       .. "mosquitto chrony miniupnpd-nftables` brings what is missing\tENOENT\n", ended.out)

@@ -108,11 +108,9 @@ services() {
       echo "p2pd-lua: chrony now keeps this machine's clock, since its package replaced $replaced"
       continue
     fi
-    if [ -d /run/systemd/system ]; then
-      $sudo systemctl disable --now $service >/dev/null 2>&1
-    elif command -v invoke-rc.d >/dev/null 2>&1; then
-      $sudo invoke-rc.d $service stop >/dev/null 2>&1
-    fi
+    # Both also where systemd is there and does not run, as in an image that will boot.
+    $sudo systemctl disable $service >/dev/null 2>&1 || $sudo update-rc.d $service disable >/dev/null 2>&1
+    $sudo invoke-rc.d $service stop >/dev/null 2>&1
     echo "p2pd-lua: the service $service, which came with its package, is stopped: the tests start their own"
   done
 }

@@ -26,8 +26,9 @@ static int64_t now_ms(void) {
 }
 
 /* libnatpmp reads all fields, whatever the length, and errors from any version and operation: what
- * waits in the socket is looked at before it may. */
-static int is_answer(natpmp_t *client, unsigned operation) {
+ * waits in the socket is looked at before it may. Of answers for another port only newer versions
+ * know that they are not ours. */
+static int is_answer(natpmp_t *client, unsigned operation, unsigned port) {
     uint8_t bytes[MAPPING_SIZE + 1];
     ssize_t length = recv(client->s, bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
     if (length < 0)
@@ -40,7 +41,9 @@ static int is_answer(natpmp_t *client, unsigned operation) {
         return 0;
     if (bytes[2] != 0 || bytes[3] != 0)
         return 1;
-    return length == (operation == 0 ? ADDRESS_SIZE : MAPPING_SIZE);
+    if (operation == 0)
+        return length == ADDRESS_SIZE;
+    return length == MAPPING_SIZE && (unsigned)(bytes[8] << 8 | bytes[9]) == port;
 }
 
 static int status_of(int failure) {
@@ -74,13 +77,14 @@ static int patience(natpmp_t *client, int64_t deadline_ms) {
     return left < 0 ? 0 : (int)left;
 }
 
-static int await(natpmp_t *client, unsigned operation, unsigned timeout_ms, natpmpresp_t *answer) {
+static int await(natpmp_t *client, unsigned operation, unsigned port, unsigned timeout_ms,
+                 natpmpresp_t *answer) {
     int64_t deadline_ms = now_ms() + timeout_ms;
     int otherwise = UV_ETIMEDOUT;
     while (now_ms() < deadline_ms) {
         struct pollfd readable = {.fd = client->s, .events = POLLIN};
         int ready = poll(&readable, 1, patience(client, deadline_ms));
-        if (ready > 0 && !is_answer(client, operation)) {
+        if (ready > 0 && !is_answer(client, operation, port)) {
             uint8_t byte;
             (void)!recv(client->s, &byte, sizeof byte, MSG_DONTWAIT);
             otherwise = ERR_EFORMAT;
@@ -121,12 +125,10 @@ int natpmp_ask(const struct natpmp_request *request, unsigned timeout_ms,
         return status_of(status);
     status = begin(&client, request, &operation);
     if (status == 0)
-        status = await(&client, operation, timeout_ms, &got);
+        status = await(&client, operation, request->internal_port, timeout_ms, &got);
     closenatpmp(&client);
     if (status != 0)
         return status;
-    if (operation != 0 && got.pnu.newportmapping.privateport != request->internal_port)
-        return ERR_EFORMAT;
     memset(answer, 0, sizeof *answer);
     answer->epoch_s = got.epoch;
     if (operation == 0) {

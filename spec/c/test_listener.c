@@ -345,7 +345,7 @@ static void a_good_peer_gets_through_a_flood(void) {
         close_pipe(listener_accept(listener));
         close_pipe(peer.pipe);
         if (i == 15)
-            UNTIL(stats_of(listener).accepted >= wanted);
+            UNTIL(stats_of(listener).accepted >= wanted + 16); /* and the good ones so far */
     }
     CHECK(worst_ms < 200);
     CHECK(stats_of(listener).unfinished <= 512);

@@ -1,4 +1,5 @@
 -- Lines, however they are cut, and questions whose answers come late.
+-- check: unsanitized (a slowed-down router does not keep up with the flood of packets)
 local luv = require "luv"
 local labs = require "spec.support.lab"
 local lines = require "p2pd.lab.lines"

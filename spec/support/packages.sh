@@ -108,9 +108,14 @@ services() {
       echo "p2pd-lua: chrony now keeps this machine's clock, since its package replaced $replaced"
       continue
     fi
-    # Both also where systemd is there and does not run, as in an image that will boot.
-    $sudo systemctl disable $service >/dev/null 2>&1 || $sudo update-rc.d $service disable >/dev/null 2>&1
-    $sudo invoke-rc.d $service stop >/dev/null 2>&1
+    # Also where no init runs, as in a folder that will be a machine's: both disable there, too.
+    $sudo systemctl disable $service >/dev/null 2>&1
+    $sudo update-rc.d $service disable >/dev/null 2>&1
+    if [ -d /run/systemd/system ]; then
+      $sudo systemctl stop $service >/dev/null 2>&1
+    else
+      $sudo invoke-rc.d $service stop >/dev/null 2>&1
+    fi
     echo "p2pd-lua: the service $service, which came with its package, is stopped: the tests start their own"
   done
 }

@@ -1,4 +1,5 @@
 -- check: alone
+-- check: unsanitized (it measures times and shares; spec/c/test_router.c runs the same under sanitizers)
 -- check: timeout 180
 -- The lab's router between two real network namespaces, seen from outside by plain sockets and ping. What each kind of
 -- NAT does to ports is for the model's own tests.

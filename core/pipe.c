@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define WRITE_SIZE (64 * 1024) /* plaintext sealed before the socket gets it */
+#define WRITE_SIZE (256 * 1024) /* plaintext sealed before the socket gets it */
 
 int pipe_new(uv_loop_t *loop, struct tls_identity *identity, struct pipe **out) {
     struct pipe *pipe = calloc(1, sizeof *pipe);

@@ -7,7 +7,9 @@
 
 #define SAVE_SIZE                                                                                  \
     (16 * 1024) /* taken at once when nobody reads; with this much saved, reading stops */
-#define CORK_SIZE (64 * 1024) /* what is held back at most until a callback returns */
+/* What is held back at most until a callback returns. What leaves at once wakes the peer once, and
+ * loopback's segments (64 KiB) are full ones. */
+#define CORK_SIZE (256 * 1024)
 #define WRITE_BUFFERS 8
 #define CLIENT_HELLO 0x16 /* RFC 8446, 5.1: a record of handshake messages */
 
@@ -250,6 +252,10 @@ static void pump(struct pipe *pipe) {
     if (pipe->destroyed)
         return;
     pipe_flush(pipe);
-    if (!pipe->destroyed)
-        pipe_settle(pipe);
+    if (pipe->destroyed)
+        return;
+    if (pipe->drained.call &&
+        pipe->out.length < PIPE_LOW_WATER) /* what a callback held back left */
+        pipe_kick(pipe);
+    pipe_settle(pipe);
 }

@@ -519,6 +519,27 @@ static void send_some(void *arg, int status) {
     pipe_shutdown(side->pipe, NULL, NULL);
 }
 
+/* Writes more than the low-water mark, but not so much that it leaves before it returns. */
+static void send_what_is_held_back(void *arg, int status) {
+    struct side *side = arg;
+    CHECK_EQ(status, 0);
+    if (side->sent == 20 * 100000)
+        return;
+    CHECK_EQ(pipe_write(side->pipe, big, 100000), 0);
+    side->sent += 100000;
+    CHECK(pipe_queued(side->pipe) > PIPE_LOW_WATER);
+    pipe_on_drained(side->pipe, send_what_is_held_back, side);
+}
+
+static void a_writer_hears_of_what_left_when_its_callback_returned(void) {
+    struct side a, b;
+    open_sides(&a, &b);
+    read_all(&b);
+    pipe_on_drained(a.pipe, send_what_is_held_back, &a);
+    UNTIL(b.got == 20 * 100000);
+    close_sides(&a, &b);
+}
+
 static struct side *little;
 static void read_a_little(uv_timer_t *timer) {
     static uint8_t buffer[300000];
@@ -660,6 +681,7 @@ int main(void) {
     RUN(a_reset_breaks_both_directions);
     RUN(closing_delivers_what_was_accepted);
     RUN(closing_to_a_silent_peer_is_quick);
+    RUN(a_writer_hears_of_what_left_when_its_callback_returned);
     RUN(a_slow_reader_costs_no_memory);
     RUN(the_first_words_leave_with_the_handshake);
     RUN(notices_come_once_and_can_be_taken_back);

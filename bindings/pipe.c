@@ -2,6 +2,7 @@
 
 #include "bindings/fail.h"
 #include "bindings/module.h"
+#include "bindings/socket.h"
 #include "core/err.h"
 
 #include <stdlib.h>
@@ -13,27 +14,20 @@ enum { STRATEGY = 1, HELD, USER_VALUES = HELD }; /* what Lua keeps with a pipe *
 #define READ_SIZE (256 * 1024)
 #define WRITE_PART (256 * 1024) /* of a long string, before its writer may have to wait */
 
-/* Pipes that were closed and still deliver what they had accepted. When the Lua state ends they are
- * ended with it. */
-struct lingering {
-    struct lingering *next, **link;
-    struct pipe *pipe;
-};
-static _Thread_local struct lingering *lingering;
-
 /* What all reads go through: Lua's strings are made from it, of the size that arrived. */
 static _Thread_local char *scratch; /* not an array: each thread, paho's too, would clear its own */
 
-static const char type_key;
+/* The metatable of pipes, of the Lua state that opened last and lives; others' pipes are known by
+ * the name of their type. */
+static _Thread_local const void *type;
 
 /* luaL_checkudata looks the type up by its name, which is a tenth of what receiving a small message
  * costs; it is left to make the error. */
 struct box *check_pipe(lua_State *L) {
     struct box *box = lua_touserdata(L, 1);
     if (box && lua_getmetatable(L, 1)) {
-        lua_rawgetp(L, LUA_REGISTRYINDEX, &type_key);
-        bool is_pipe = lua_rawequal(L, -1, -2);
-        lua_pop(L, 2);
+        bool is_pipe = lua_topointer(L, -1) == type;
+        lua_pop(L, 1);
         if (is_pipe)
             return box;
     }
@@ -54,16 +48,22 @@ void write_address(const struct sockaddr_storage *address, char out[REMOTE_SIZE]
 struct box *push_box(lua_State *L) {
     struct box *box = lua_newuserdatauv(L, sizeof *box, USER_VALUES);
     memset(box, 0, sizeof *box);
+    box->main = wait_main(L);
+    box->kept = LUA_NOREF;
     wait_list_init(&box->writers);
     luaL_setmetatable(L, PIPE_TYPE);
     return box;
 }
 
+static bool has_port(const struct sockaddr_storage *address) {
+    return address->ss_family == AF_INET || address->ss_family == AF_INET6;
+}
+
 void learn_addresses(struct box *box) {
     struct sockaddr_storage address;
-    if (!*box->remote && pipe_remote(box->pipe, &address) == 0)
+    if (!*box->remote && pipe_remote(box->pipe, &address) == 0 && has_port(&address))
         write_address(&address, box->remote);
-    if (pipe_local(box->pipe, &address) == 0)
+    if (pipe_local(box->pipe, &address) == 0 && has_port(&address))
         write_address(&address, box->local);
 }
 
@@ -78,41 +78,6 @@ void pipe_push(lua_State *L, struct pipe *pipe) {
     box->pipe = pipe;
     learn_addresses(box);
     learn_peer(box);
-}
-
-static void delivered(void *arg, int status) {
-    struct lingering *one = arg;
-    (void)status;
-    *one->link = one->next;
-    if (one->next)
-        one->next->link = one->link;
-    free(one);
-}
-
-void close_box(struct box *box) {
-    struct pipe *pipe = box->pipe;
-    if (!pipe)
-        return;
-    box->pipe = NULL;
-    struct lingering *one = malloc(sizeof *one);
-    if (one) {
-        *one = (struct lingering){lingering, &lingering, pipe};
-        if (lingering)
-            lingering->link = &one->next;
-        lingering = one;
-        pipe_close(pipe, delivered, one);
-    } else {
-        pipe_abort(pipe, NULL, NULL);
-    }
-    struct wait *waits[] = {box->opener, box->reader, box->sender, box->shutter};
-    box->opener = box->reader = box->sender = box->shutter = NULL;
-    for (size_t i = 0; i < sizeof waits / sizeof waits[0]; i++)
-        if (waits[i])
-            wait_post(waits[i], ERR_ECLOSED);
-    for (struct wait *wait; (wait = wait_list_first(&box->writers));) {
-        wait_list_remove(wait);
-        wait_post(wait, ERR_ECLOSED);
-    }
 }
 
 int push_closed(lua_State *L) {
@@ -299,7 +264,7 @@ static void detach_sender(void *arg) {
     box->sender = NULL;
 }
 
-/* The stack: pipe, deadline, data. */
+/* The stack: pipe, data, deadline. */
 static int sent(lua_State *L, int status, lua_KContext ctx) {
     struct box *box = lua_touserdata(L, 1);
     (void)ctx;
@@ -321,13 +286,13 @@ static int send_on(lua_State *L, int status, lua_KContext ctx) {
     if (status != 0)
         return sent(L, status, 0);
     if (box->sender)
-        return park_writer(L, box, time_left(L, 2), send_on);
-    box->data = lua_tolstring(L, 3, &box->left);
+        return park_writer(L, box, time_left(L, 3), send_on);
+    box->data = lua_tolstring(L, 2, &box->left);
     if (write_on(box, &status))
         return sent(L, status, 0);
     struct wait *wait = box->sender = wait_begin(L);
     watch_queue(box);
-    return wait_park(L, wait, time_left(L, 2), detach_sender, box, sent, 0);
+    return wait_park(L, wait, time_left(L, 3), detach_sender, box, sent, 0);
 }
 
 /* pipe:send(data [, timeout]) -> true; waits while more than the high-water mark is queued */
@@ -338,65 +303,7 @@ static int send_(lua_State *L) {
     wait_begin(L);
     lua_settop(L, 2);
     push_deadline(L, timeout_s);
-    lua_insert(L, 2);
     return send_on(L, 0, 0);
-}
-
-/* --- ending -------------------------------------------------------------------------------- */
-
-static void on_shut(void *arg, int status) {
-    struct box *box = arg;
-    struct wait *wait = box->shutter;
-    box->shutter = NULL;
-    if (wait)
-        wait_wake(wait, status);
-}
-
-static void detach_shutter(void *arg) {
-    struct box *box = arg;
-    box->shutter = NULL;
-    if (box->pipe)
-        pipe_on_shutdown(box->pipe, NULL, NULL);
-}
-
-static int shut(lua_State *L, int status, lua_KContext ctx) {
-    (void)ctx;
-    if (status != 0)
-        return push_pipe_failure(L, lua_touserdata(L, 1), status, "ending the stream to");
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-/* pipe:shutdown([timeout]) -> true when all has left; the peer gets EOF, receiving goes on */
-static int shutdown_(lua_State *L) {
-    struct box *box = check_pipe(L);
-    double timeout_s = check_timeout(L, 2, -1);
-    if (!box->pipe)
-        return push_closed(L);
-    if (box->shutter)
-        return push_refusal(L, UV_EBUSY, "another task ends this stream");
-    struct wait *wait = wait_begin(L);
-    int status = pipe_shutdown(box->pipe, on_shut, box);
-    if (status != 0)
-        return shut(L, status, 0);
-    box->shutter = wait;
-    return wait_park(L, wait, timeout_s, detach_shutter, box, shut, 0);
-}
-
-/* pipe:close(); what was sent is still delivered, for a bounded time */
-static int close_(lua_State *L) {
-    close_box(check_pipe(L));
-    return 0;
-}
-
-/* pipe:abort(): at once; what was sent and has not left is lost */
-static int abort_(lua_State *L) {
-    struct box *box = check_pipe(L);
-    struct pipe *pipe = box->pipe;
-    close_box(box);
-    if (pipe)
-        pipe_abort(pipe, NULL, NULL);
-    return 0;
 }
 
 /* --- what it is ---------------------------------------------------------------------------- */
@@ -437,29 +344,25 @@ static int tostring(lua_State *L) {
     return 1;
 }
 
-/* Whoever lingers when the Lua state ends is ended with it. */
 static int module_gc(lua_State *L) {
     wait_end(L);
-    while (lingering) {
-        struct pipe *pipe = lingering->pipe;
-        pipe_abort(pipe, NULL, NULL);
-        while (lingering && lingering->pipe == pipe)
-            uv_run(wait_loop(L), UV_RUN_NOWAIT);
-    }
+    end_lingering(L);
     free(scratch);
     scratch = NULL;
+    type = NULL; /* another state's metatables may come to lie there */
     return 0;
 }
 
 static const luaL_Reg methods[] = {
-    {"send", send_},      {"recv", recv_},    {"shutdown", shutdown_},
-    {"close", close_},    {"commit", commit}, {"admit", admit},
-    {"refuse", refuse},   {"abort", abort_},  {"send_from", send_from},
-    {"recv_to", recv_to}, {NULL, NULL},
+    {"send", send_},       {"recv", recv_},       {"shutdown", shutdown_pipe},
+    {"close", close_pipe}, {"commit", commit},    {"admit", admit},
+    {"refuse", refuse},    {"abort", abort_pipe}, {"send_from", send_from},
+    {"recv_to", recv_to},  {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {
-    {"dial", dial_pipe}, {"receive", receive_}, {"hold", hold}, {"held", held}, {NULL, NULL}};
+    {"dial", dial_pipe}, {"adopt", adopt_socket}, {"receive", receive_}, {"hold", hold},
+    {"held", held},      {"keep", keep_with},     {NULL, NULL}};
 
 int open_pipe(lua_State *L) {
     lua_newuserdatauv(L, 1, 0);
@@ -469,16 +372,16 @@ int open_pipe(lua_State *L) {
     lua_setmetatable(L, -2);
     lua_setfield(L, LUA_REGISTRYINDEX, "p2pd.pipes.lingering");
     make_identities(L);
+    open_socket(L);
     module_type(L, PIPE_TYPE, methods,
                 (const luaL_Reg[]){{"__newindex", newindex},
-                                   {"__gc", close_},
-                                   {"__close", close_},
+                                   {"__gc", close_pipe},
+                                   {"__close", close_pipe},
                                    {"__tostring", tostring},
                                    {NULL, NULL}});
     open_pour(L);
     luaL_getmetatable(L, PIPE_TYPE);
-    lua_pushvalue(L, -1);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &type_key);
+    type = lua_topointer(L, -1);
     luaL_newlib(L, functions);
     lua_getfield(L, -2, "__index");
     lua_pushvalue(L, -1);

@@ -1,6 +1,7 @@
 /* pipe_inner: what the files of the pipe binding share; for them alone.
  *
- *   pipe.c       the box, what is sent and received, how it ends; the module
+ *   pipe.c       the box, what is sent and received; the module
+ *   pipe_end.c   how it ends, and what ends with it
  *   pipe_open.c  identities for TLS; dialing and securing; the first words
  *   pipe_pour.c  what goes between a pipe and a file descriptor, without a script in between
  *
@@ -31,6 +32,8 @@ struct box {
     const uint8_t *token;
     uint8_t token_bytes[PIPE_TOKEN_SIZE], expected_bytes[KEY_PUBLIC_SIZE];
     const uint8_t *expected;
+    lua_State *main;
+    int kept;               /* what is closed after the pipe (keep); LUA_NOREF: nothing */
     char peer[KEY_ID_SIZE]; /* "" until it is proven */
     char remote[REMOTE_SIZE], local[REMOTE_SIZE];
 };
@@ -65,6 +68,13 @@ int park_writer(lua_State *L, struct box *box, double timeout_s, lua_KFunction k
 /* Pushes at most so many bytes of what is held: box->held is not 0. */
 int push_held(lua_State *L, struct box *box, size_t most);
 
+/* pipe:shutdown([timeout]), pipe:close(), pipe:abort(), keep(pipe, thing) */
+int shutdown_pipe(lua_State *L);
+int close_pipe(lua_State *L);
+int abort_pipe(lua_State *L);
+int keep_with(lua_State *L);
+void end_lingering(lua_State *L); /* the Lua state ends */
+
 /* pipe:send_from(fd) -> bytes, when it has ended; pipe:recv_to(fd) -> bytes, at the peer's end */
 int send_from(lua_State *L);
 int recv_to(lua_State *L);
@@ -75,6 +85,10 @@ void make_identities(lua_State *L);
 
 /* dial{identity, ip, port, expect, role, token, local_ip, local_port, timeout} -> pipe, secured */
 int dial_pipe(lua_State *L);
+
+/* adopt{socket, identity, expect, role, token, timeout} -> pipe, secured, of a connection that
+ * something else opened (bindings/socket) */
+int adopt_socket(lua_State *L);
 
 /* pipe:commit(attempt), pipe:admit(), pipe:refuse([code]) */
 int commit(lua_State *L);

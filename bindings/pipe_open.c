@@ -3,9 +3,12 @@
 #include "bindings/fail.h"
 #include "bindings/identity.h"
 #include "bindings/module.h"
+#include "bindings/socket.h"
 #include "core/err.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define TLS_TYPE "p2pd.tls"
 #define DIAL_TIMEOUT_S 10.0
@@ -192,12 +195,48 @@ static const char *token_option(lua_State *L) {
     return token;
 }
 
+/* What both ways to open a pipe are told by the table at 1: identity, expect, role, token, timeout.
+ * Pushes the box, with a new pipe, and returns 0; or pushes why not, and returns how much. */
+static int begin(lua_State *L, struct box **out, struct wait **wait, double *timeout_s) {
+    static const char *const roles[] = {"client", "server", NULL};
+    uint8_t expected[KEY_PUBLIC_SIZE];
+    lua_settop(L, 1);
+    bool expects = pipe_expected(L, 1, "expect", expected);
+    *timeout_s = option_timeout(L, 1, "timeout", DIAL_TIMEOUT_S);
+    const char *token = token_option(L);
+    lua_getfield(L, 1, "role");
+    int role = luaL_checkoption(L, -1, "client", roles);
+    lua_getfield(L, 1, "identity");
+    struct tls_identity *identity = pipe_identity(L, -1);
+    *wait = wait_begin(L);
+    if (!identity)
+        return push_refusal(L, ERR_ECLOSED, "the identity was closed");
+    struct box *box = push_box(L);
+    box->role = role == 0 ? TLS_CLIENT : TLS_SERVER;
+    expect(box, expects ? expected : NULL);
+    if (token)
+        box->token = memcpy(box->token_bytes, token, PIPE_TOKEN_SIZE);
+    *out = box;
+    int status = pipe_new(wait_loop(L), identity, &box->pipe);
+    return status == 0 ? 0 : push_failure(L, status, "a pipe");
+}
+
+/* Waits until the pipe on top of the stack is secured, or could not be. */
+static int finish(lua_State *L, struct box *box, struct wait *wait, double timeout_s, int status) {
+    int place = lua_gettop(L);
+    if (status != 0)
+        return opened(L, status, place);
+    box->opener = wait;
+    return wait_park(L, wait, timeout_s, detach_opener, box, opened, place);
+}
+
 int dial_pipe(lua_State *L) {
     static const char *const keys[] = {"identity", "ip",       "port",       "expect",  "role",
                                        "token",    "local_ip", "local_port", "timeout", NULL};
-    static const char *const roles[] = {"client", "server", NULL};
     struct sockaddr_storage remote, local;
-    uint8_t expected[KEY_PUBLIC_SIZE];
+    struct box *box;
+    struct wait *wait;
+    double timeout_s;
     check_options(L, 1, keys);
     lua_settop(L, 1);
     if (!address_option(L, "ip", "port", &remote))
@@ -205,32 +244,39 @@ int dial_pipe(lua_State *L) {
     bool bound = address_option(L, "local_ip", "local_port", &local);
     if (!bound && lua_getfield(L, 1, "local_port") != LUA_TNIL)
         return luaL_error(L, "option 'local_port' needs a 'local_ip'");
-    lua_settop(L, 1);
-    bool expects = pipe_expected(L, 1, "expect", expected);
-    double timeout_s = option_timeout(L, 1, "timeout", DIAL_TIMEOUT_S);
-    const char *token = token_option(L);
-    lua_getfield(L, 1, "role");
-    int role = luaL_checkoption(L, -1, "client", roles);
-    lua_getfield(L, 1, "identity");
-    struct tls_identity *identity = pipe_identity(L, -1);
-    struct wait *wait = wait_begin(L);
-    if (!identity)
-        return push_refusal(L, ERR_ECLOSED, "the identity was closed");
-    struct box *box = push_box(L);
-    int place = lua_gettop(L);
-    box->role = role == 0 ? TLS_CLIENT : TLS_SERVER;
-    expect(box, expects ? expected : NULL);
-    if (token)
-        box->token = memcpy(box->token_bytes, token, PIPE_TOKEN_SIZE);
+    int refused = begin(L, &box, &wait, &timeout_s);
+    if (refused)
+        return refused;
     write_address(&remote, box->remote);
-    int status = pipe_new(wait_loop(L), identity, &box->pipe);
-    if (status == 0)
-        status = pipe_dial(box->pipe, (struct sockaddr *)&remote,
+    int status = pipe_dial(box->pipe, (struct sockaddr *)&remote,
                            bound ? (struct sockaddr *)&local : NULL, on_dialed, box);
-    if (status != 0)
-        return opened(L, status, place);
-    box->opener = wait;
-    return wait_park(L, wait, timeout_s, detach_opener, box, opened, place);
+    return finish(L, box, wait, timeout_s, status);
+}
+
+int adopt_socket(lua_State *L) {
+    static const char *const keys[] = {"identity", "socket",  "expect", "role",
+                                       "token",    "timeout", NULL};
+    struct box *box;
+    struct wait *wait;
+    double timeout_s;
+    check_options(L, 1, keys);
+    int refused = begin(L, &box, &wait, &timeout_s);
+    if (refused)
+        return refused;
+    lua_getfield(L, 1, "socket");
+    int fd = take_socket(L, -1);
+    lua_getfield(L, -1, "remote"); /* where what the socket leads to is not the peer itself */
+    if (lua_isstring(L, -1))
+        snprintf(box->remote, sizeof box->remote, "%s", lua_tostring(L, -1));
+    lua_pop(L, 2);
+    int status = fd < 0 ? ERR_ECLOSED : pipe_adopt(box->pipe, fd);
+    if (status != 0 && fd >= 0)
+        close(fd);
+    if (status == 0) {
+        learn_addresses(box);
+        status = start_securing(box);
+    }
+    return finish(L, box, wait, timeout_s, status);
 }
 
 /* --- the first words ----------------------------------------------------------------------- */

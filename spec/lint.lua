@@ -15,7 +15,7 @@ local LAYERS = {
   { "err", "log", "loop" },
   { "ip", "bytes", "crypto", "suite", "warm", "bucket", "chance", "frame" },
   { "key", "seal", "derive", "addr", "stun_msg", "turn_msg", "ntp_msg", "mqtt_frame", "nat", "nat_model", "packet",
-    "link" },
+    "link", "predict", "punch_plan" },
   { "wire", "timers", "tcp", "udp", "dns", "nic", "ntp", "clock", "machine", "identity" },
   { "tls", "stream", "paho", "inbox", "outbox", "uplink", "mqtt", "signal" },
   { "stun", "turn", "portmap", "punch", "pipe", "listener", "router" },

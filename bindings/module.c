@@ -11,6 +11,8 @@
     X(source)                                                                                      \
     X(nat)                                                                                         \
     X(nat_model)                                                                                   \
+    X(turn)                                                                                        \
+    X(punch)                                                                                       \
     X(clock)                                                                                       \
     X(task) X(address) X(identity) X(dns) X(signal) X(pipe) X(listener) X(nic) X(stun) X(router)
 

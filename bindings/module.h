@@ -27,6 +27,8 @@ int open_stun(lua_State *L);
 int open_router(lua_State *L);
 int open_nat(lua_State *L);
 int open_nat_model(lua_State *L);
+int open_turn(lua_State *L);
+int open_punch(lua_State *L);
 int open_portmap(lua_State *L); /* the program alone has it: bindings/portmap.c */
 
 #endif

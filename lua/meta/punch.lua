@@ -1,0 +1,42 @@
+---@meta p2pd.punch
+-- What a burst of SYNs has met with: what `puncher:seen()` tells, and the report of an attempt with it.
+
+--- What a puncher has done and seen. Numbers count from its opening on; it can be asked after its end, too. What
+--- the system itself repeats, a second after a SYN without an answer, is not counted.
+---@class p2pd.PunchSeen
+---@field sent integer SYNs
+---@field revived integer of these, how many were sent anew because the one before was refused
+---@field withheld integer how many would have been, but for the limit of SYNs
+---@field refused integer answered by RST, or by the ICMP error that says the same
+---@field unreachable integer ended by another ICMP error; a listener has taken over their ports then
+---@field open integer connections: `connected` and `accepted` ones
+---@field connected integer
+---@field accepted integer by listeners
+---@field self integer connections to ourselves, closed: the other one is behind the same address and port
+---@field stranger integer connections from other addresses than the peer's, closed
+---@field crowded integer connections beyond the 32 that may wait, closed
+---@field alive integer shots that may yet connect, sent or not
+---@field listening integer listeners
+---@field failed table<p2pd.Code, integer> what ended shots, and how many
+---@field first_ms table<p2pd.PunchWhat, number> when each thing happened first, in milliseconds like those of events
+---@field begun number when the first burst was to begin, a time of `p2pd.now()`: milliseconds count from here
+---@field events p2pd.PunchEvent[] in their order: the first 256 SYNs, 64 connections and 192 other events
+---@field unlisted integer events beyond these
+
+---@alias p2pd.PunchWhat
+---| "sent" a SYN
+---| "refused" it was answered by RST, or by the ICMP error that says the same
+---| "icmp" another ICMP error came for it, as that its TTL had run out
+---| "failed" the system did not send it, or gave up
+---| "connected" a connection, by a SYN of ours
+---| "accepted" a connection, by a listener of ours
+---| "self" a connection to ourselves
+---| "stranger" a connection from another address
+---| "crowded" a connection too many
+
+---@class p2pd.PunchEvent
+---@field ms number
+---@field what p2pd.PunchWhat
+---@field local_port integer
+---@field remote_port integer
+---@field code? p2pd.Code of what was refused, ended or failed

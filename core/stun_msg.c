@@ -31,7 +31,9 @@ static size_t padded(size_t length) {
  * hidden with `key`: the cookie and the transaction id. */
 static const uint8_t *key_of(uint16_t type, const uint8_t *message) {
     static const uint8_t zeros[16];
-    return type == STUN_XOR_MAPPED_ADDRESS ? message + 4 : zeros;
+    bool hidden = type == STUN_XOR_MAPPED_ADDRESS || type == STUN_XOR_PEER_ADDRESS ||
+                  type == STUN_XOR_RELAYED_ADDRESS;
+    return hidden ? message + 4 : zeros;
 }
 
 /* --- writing ------------------------------------------------------------------------------- */
@@ -117,14 +119,15 @@ size_t stun_msg_query(const uint8_t id[STUN_ID_SIZE], enum stun_change change,
 
 /* --- reading ------------------------------------------------------------------------------- */
 
-static bool read_endpoint(uint16_t type, const uint8_t *message, const uint8_t *value,
-                          size_t length, struct stun_endpoint *out) {
-    if (length < 4)
+bool stun_read_endpoint(const uint8_t *bytes, const struct stun_attribute *attribute,
+                        struct stun_endpoint *out) {
+    const uint8_t *value = attribute->value;
+    if (attribute->length < 4)
         return false;
     size_t size = value[1] == FAMILY_IPV4 ? 4 : value[1] == FAMILY_IPV6 ? 16 : 0;
-    if (size == 0 || length != 4 + size)
+    if (size == 0 || attribute->length != 4 + size)
         return false;
-    const uint8_t *key = key_of(type, message);
+    const uint8_t *key = key_of(attribute->type, bytes);
     *out = (struct stun_endpoint){.ip.family = size == 4 ? 4 : 6,
                                   .port = get_u16(value + 2) ^ get_u16(key)};
     for (size_t i = 0; i < size; i++)
@@ -144,8 +147,7 @@ struct reader {
 static int keep_endpoint(const struct reader *reader, const struct stun_attribute *attribute,
                          struct stun_endpoint *out) {
     struct stun_endpoint read;
-    if (!read_endpoint(attribute->type, reader->message, attribute->value, attribute->length,
-                       &read))
+    if (!stun_read_endpoint(reader->message, attribute, &read))
         return ERR_EFORMAT;
     if (out->ip.family == 0)
         *out = read;
@@ -215,6 +217,19 @@ static int read_attribute(struct reader *reader, const struct stun_attribute *at
         return 0;
     case STUN_UNKNOWN_ATTRIBUTES:
     case STUN_REFLECTED_FROM:
+    case STUN_CHANNEL_NUMBER: /* these are turn_msg's to read */
+    case STUN_LIFETIME:
+    case STUN_XOR_PEER_ADDRESS:
+    case STUN_DATA:
+    case STUN_XOR_RELAYED_ADDRESS:
+    case STUN_REQUESTED_ADDRESS_FAMILY:
+    case STUN_EVEN_PORT:
+    case STUN_REQUESTED_TRANSPORT:
+    case STUN_DONT_FRAGMENT:
+    case STUN_PASSWORD_ALGORITHM:
+    case STUN_USERHASH:
+    case STUN_RESERVATION_TOKEN:
+    case STUN_CONNECTION_ID:
         return 0;
     default:
         if (attribute->type < COMPREHENSION_OPTIONAL && out->unknown == 0)

@@ -29,7 +29,8 @@
 
 enum stun_class { STUN_REQUEST, STUN_INDICATION, STUN_SUCCESS, STUN_ERROR };
 
-/* RFC 8489, 18.3; [5780] RFC 5780, 7; [3489] RFC 3489, 11.2, for old servers. */
+/* RFC 8489, 18.3; [5780] RFC 5780, 7; [3489] RFC 3489, 11.2, for old servers; relays' (turn_msg)
+ * [8656] RFC 8656, 18, and [6062] RFC 6062, 6.2. */
 enum stun_type {
     STUN_MAPPED_ADDRESS = 0x0001,
     STUN_CHANGE_REQUEST = 0x0003,  /* [5780] */
@@ -39,12 +40,26 @@ enum stun_type {
     STUN_MESSAGE_INTEGRITY = 0x0008,
     STUN_ERROR_CODE = 0x0009,
     STUN_UNKNOWN_ATTRIBUTES = 0x000A,
-    STUN_REFLECTED_FROM = 0x000B, /* [3489] */
+    STUN_REFLECTED_FROM = 0x000B,   /* [3489] */
+    STUN_CHANNEL_NUMBER = 0x000C,   /* [8656] */
+    STUN_LIFETIME = 0x000D,         /* [8656] */
+    STUN_XOR_PEER_ADDRESS = 0x0012, /* [8656] */
+    STUN_DATA = 0x0013,             /* [8656] */
     STUN_REALM = 0x0014,
     STUN_NONCE = 0x0015,
+    STUN_XOR_RELAYED_ADDRESS = 0x0016,      /* [8656] */
+    STUN_REQUESTED_ADDRESS_FAMILY = 0x0017, /* [8656] */
+    STUN_EVEN_PORT = 0x0018,                /* [8656] */
+    STUN_REQUESTED_TRANSPORT = 0x0019,      /* [8656] */
+    STUN_DONT_FRAGMENT = 0x001A,            /* [8656] */
     STUN_MESSAGE_INTEGRITY_SHA256 = 0x001C,
+    STUN_PASSWORD_ALGORITHM = 0x001D,
+    STUN_USERHASH = 0x001E,
     STUN_XOR_MAPPED_ADDRESS = 0x0020,
+    STUN_RESERVATION_TOKEN = 0x0022, /* [8656] */
+    STUN_CONNECTION_ID = 0x002A,     /* [6062] */
     STUN_SOFTWARE = 0x8022,
+    STUN_ALTERNATE_SERVER = 0x8023,
     STUN_FINGERPRINT = 0x8028,
     STUN_RESPONSE_ORIGIN = 0x802B, /* [5780] */
     STUN_OTHER_ADDRESS = 0x802C,   /* [5780] */
@@ -123,6 +138,10 @@ struct stun_attribute {
 /* Goes to the next attribute (from an all-zero one: to the first) of a message that
  * stun_msg_parse has accepted; false behind the last. */
 bool stun_msg_next(const uint8_t *bytes, size_t length, struct stun_attribute *attribute);
+
+/* An address that an attribute of this message holds, whichever it is; false when it is none. */
+bool stun_read_endpoint(const uint8_t *bytes, const struct stun_attribute *attribute,
+                        struct stun_endpoint *out);
 
 /* Whether MESSAGE-INTEGRITY is there and was made with this key (RFC 8489, 14.5). What stands after
  * it was not read. */

@@ -207,8 +207,10 @@ static void tls_free(struct uplink *uplink) {
 /* ---- both ---- */
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer) {
-    (void)handle, (void)suggested;
-    *buffer = uv_buf_init((char *)input, sizeof(input));
+    const struct uplink *uplink = container_of(handle, struct uplink, tcp);
+    bool picky = !uplink->ssl && uplink->appetite > 0 && uplink->appetite < sizeof(input);
+    (void)suggested;
+    *buffer = uv_buf_init((char *)input, picky ? (unsigned)uplink->appetite : sizeof(input));
 }
 
 static void on_read(uv_stream_t *stream, ssize_t length, const uv_buf_t *buffer) {
@@ -281,6 +283,15 @@ int uplink_write(struct uplink *uplink, const void *bytes, size_t length) {
     if (SSL_write(uplink->ssl, bytes, (int)length) != (int)length)
         return tls_failed(uplink);
     return flush(uplink);
+}
+
+void uplink_pause(struct uplink *uplink) {
+    uv_read_stop((uv_stream_t *)&uplink->tcp);
+}
+
+void uplink_resume(struct uplink *uplink) {
+    if (!uplink->over && !uplink->closing)
+        uv_read_start((uv_stream_t *)&uplink->tcp, on_alloc, on_read);
 }
 
 void uplink_close(struct uplink *uplink, void (*closed)(struct uplink *uplink)) {

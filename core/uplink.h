@@ -40,6 +40,7 @@ struct uplink {
     struct trust *trust;
     SSL *ssl;           /* NULL without TLS */
     const char *reason; /* static text: why TLS failed; NULL when it did not */
+    size_t appetite;    /* bytes that a read takes at most, without TLS; 0: as many as there are */
     bool up, over, closing;
     void (*closed)(struct uplink *uplink);
 };
@@ -53,6 +54,10 @@ int uplink_connect(struct uplink *uplink, const struct sockaddr *remote);
 
 /* Sends, or queues. 0, UV_ENOTCONN, UV_ENOBUFS (UPLINK_QUEUE_LIMIT), UV_ENOMEM. */
 int uplink_write(struct uplink *uplink, const void *bytes, size_t length);
+
+/* Between these two nothing is read: the server has to wait. What was read before still comes. */
+void uplink_pause(struct uplink *uplink);
+void uplink_resume(struct uplink *uplink);
 
 /* What was written before still goes out if the system takes it at once. */
 void uplink_close(struct uplink *uplink, void (*closed)(struct uplink *uplink));

@@ -1,6 +1,7 @@
--- coturn: the real STUN server for a test, on a free loopback port, in a folder of its own that ends with it.
+-- coturn: the real STUN and TURN server for a test, on a free loopback port, in a folder of its own that ends with it.
 -- To be started and stopped outside of tasks (in setup and teardown): it turns the loop while it waits.
 local luv = require "luv"
+local mosquitto = require "spec.support.mosquitto"
 local processes = require "spec.support.processes"
 
 local M = {}
@@ -17,6 +18,20 @@ local function free_port()
   socket:close()
   luv.run("nowait")
   return port
+end
+
+-- Whether it takes TCP connections: later than datagrams, when it relays.
+local function await_connection(port)
+  local outcome, socket
+  local deadline = luv.hrtime() + PATIENCE_NS
+  repeat
+    socket, outcome = luv.new_tcp(), nil
+    socket:connect("127.0.0.1", port, function(failure) outcome = failure or "open" end)
+    while not outcome and luv.hrtime() < deadline do luv.run "once" end
+    socket:close()
+    luv.run "nowait"
+  until outcome == "open" or luv.hrtime() > deadline
+  return outcome == "open"
 end
 
 -- A Binding request (RFC 8489, 5), again and again until something comes back.
@@ -41,22 +56,46 @@ local function await_answer(port)
   return true
 end
 
---- Starts a server that answers STUN alone.
----@return table server host, port; server:stop()
-function M.start()
+-- What a relay needs beside: users, ports, and peers on loopback, which it would not relay to otherwise.
+local function relaying(self, options)
+  local args = {
+    "--lt-cred-mech", "--user=lab:lab", "--realm=lab", "--allow-loopback-peers", "--min-port=40000", "--max-port=40999",
+    "--relay-threads=0",
+  }
+  self.user, self.password = "lab", "lab"
+  if options.names then
+    local files = mosquitto.certify(self.folder, options.names)
+    self.ca, self.tls_port = files.ca, free_port()
+    table.move({
+      "--tls-listening-port=" .. self.tls_port, "--cert=" .. files.certificate, "--pkey=" .. files.key,
+    }, 1, 3, #args + 1, args)
+  else
+    args[#args + 1] = "--no-tls"
+  end
+  return table.move(options.args or {}, 1, #(options.args or {}), #args + 1, args)
+end
+
+--- Starts a server that answers STUN alone; with `turn`, one that relays too, for the user and password that it then
+--- has; with `names` (as of mosquitto's) by TLS as well.
+---@param options? {turn: boolean?, names: string?, args: string[]?}
+---@return table server host, port, tls_port, ca, user, password; server:stop()
+function M.start(options)
+  options = options or {}
   local folder = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-coturn-XXXXXX"))
   local port = free_port()
   local self = setmetatable({ host = "127.0.0.1", port = port, folder = folder }, server)
   local program = assert(processes.which "turnserver", "turnserver is not installed")
-  self.process = luv.spawn(program, {
-    args = {
-      "-n", "--stun-only", "-L", "127.0.0.1", "-p", tostring(port), "--no-tls", "--no-dtls", "--no-cli",
-      "--log-file=stdout", "--pidfile=" .. folder .. "/pid", "--db=" .. folder .. "/db",
-    },
-  }, function() self.ended = true end)
+  local args = {
+    "-n", "-L", "127.0.0.1", "-p", tostring(port), "--no-dtls", "--no-cli", "--log-file=stdout",
+    "--pidfile=" .. folder .. "/pid", "--db=" .. folder .. "/db",
+  }
+  local more = options.turn and relaying(self, options) or { "--stun-only", "--no-tls" }
+  self.process = luv.spawn(program, { args = table.move(more, 1, #more, #args + 1, args) }, function()
+    self.ended = true
+  end)
   assert(self.process, "turnserver does not start")
   self.process:unref()
-  if not await_answer(port) then
+  if not await_answer(port) or not await_connection(self.tls_port or port) then
     self:stop()
     error("coturn: no answer from its port", 0)
   end

@@ -400,22 +400,33 @@ static int connect_(lua_State *L) {
     return wait_park(L, wait, -1, give_up, question, connected, 3);
 }
 
-/* connection:ask([timeout]) -> as socket:ask's: once more, by which its mapping lives on */
-static int ask_connection(lua_State *L) {
+static int question_connection(lua_State *L, double otherwise_s,
+                               int (*begin)(struct stun_tcp *, unsigned, stun_cb, void *)) {
     struct box *box = check_connection(L);
-    unsigned timeout_ms = milliseconds(check_timeout(L, 2, TIMEOUT_S));
+    unsigned timeout_ms = milliseconds(check_timeout(L, 2, otherwise_s));
     lua_settop(L, 1);
     if (!box->tcp)
         return push_refusal(L, ERR_ECLOSED, "the connection was closed");
     struct wait *wait = wait_begin(L);
     struct stun_endpoint server = stun_tcp_server(box->tcp);
     struct question *question = push_question(L, wait, box, &server);
-    int status = stun_tcp_ask(box->tcp, timeout_ms, on_result, question);
+    int status = begin(box->tcp, timeout_ms, on_result, question);
     if (status != 0) {
         unlink_question(question);
         return push_bad_answer(L, question, status);
     }
     return wait_park(L, wait, -1, detach, question, answered, 2);
+}
+
+/* connection:ask([timeout]) -> as socket:ask's: once more, by which its mapping lives on */
+static int ask_connection(lua_State *L) {
+    return question_connection(L, TIMEOUT_S, stun_tcp_ask);
+}
+
+/* connection:wait_down([timeout]) -> nil, message, code: why it is of no use any more; ETIMEDOUT
+ * when it still is */
+static int wait_down(lua_State *L) {
+    return question_connection(L, -1, stun_tcp_wait);
 }
 
 /* --- both ---------------------------------------------------------------------------------- */
@@ -462,7 +473,7 @@ static const luaL_Reg socket_metamethods[] = {
     {"__gc", close_socket}, {"__close", close_socket}, {"__tostring", tostring}, {NULL, NULL}};
 
 static const luaL_Reg connection_methods[] = {
-    {"ask", ask_connection}, {"close", close_connection}, {NULL, NULL}};
+    {"ask", ask_connection}, {"wait_down", wait_down}, {"close", close_connection}, {NULL, NULL}};
 
 static const luaL_Reg connection_metamethods[] = {{"__gc", close_connection},
                                                   {"__close", close_connection},

@@ -251,25 +251,35 @@ static void range_of_random(const struct nat_observations *observations, const s
     out->last = (uint16_t)(highest < UINT16_MAX - margin ? highest + margin : UINT16_MAX);
 }
 
-/* Counting on, ports that jump back have come to the end. */
+static bool is_new(const struct nat_observations *observations, size_t place) {
+    const struct nat_seen *seen = observations->seen;
+    for (size_t i = 0; i < place; i++)
+        if (seen[i].external_port == seen[place].external_port)
+            return false;
+    return true;
+}
+
+/* Counting on, ports that jump back have come to the end, and none comes beyond it. */
 static void range_of_steps(const struct nat_observations *observations, struct nat_report *out) {
     const struct nat_seen *before = NULL;
+    int sign = out->value > 0 ? 1 : -1, jumps = 0, ends = 0, begins = 0, farthest = 0;
     for (size_t i = 0; i < observations->seen_count; i++) {
         const struct nat_seen *seen = &observations->seen[i];
-        if (!is_answered(seen))
+        if (!is_answered(seen) || !is_new(observations, i))
             continue;
-        int step = before ? seen->external_port - before->external_port : 0;
-        if (out->value > 0 ? step < -FAR : step > FAR) {
-            bool up = out->value > 0;
-            if (out->first != 0) { /* twice: it was something else */
-                out->first = out->last = 0;
-                return;
-            }
-            out->first = up ? seen->external_port : before->external_port;
-            out->last = up ? before->external_port : seen->external_port;
+        int place = sign * seen->external_port;
+        if (before && place - sign * before->external_port < -FAR) {
+            jumps++;
+            ends = before->external_port;
+            begins = seen->external_port;
         }
+        farthest = !before || place > farthest ? place : farthest;
         before = seen;
     }
+    if (jumps != 1 || farthest > sign * ends) /* it was something else */
+        return;
+    out->first = (uint16_t)(sign > 0 ? begins : ends);
+    out->last = (uint16_t)(sign > 0 ? ends : begins);
 }
 
 /* Together --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ struct stun_tcp {
     uv_connect_t connect;
     unsigned handles;
     bool closed, connected;
+    bool asked; /* the open question was sent, and is to be answered */
     int broken; /* why it is of no use any more */
     struct stun_endpoint server;
     uint8_t request[STUN_QUERY_SIZE];
@@ -56,7 +57,7 @@ static void on_message(struct stun_tcp *tcp, size_t length) {
         return;
     }
     bool reply = answer.class == STUN_SUCCESS || answer.class == STUN_ERROR;
-    if (!tcp->done || !reply || answer.method != STUN_BINDING ||
+    if (!tcp->done || !tcp->asked || !reply || answer.method != STUN_BINDING ||
         memcmp(answer.id, tcp->request + 8, STUN_ID_SIZE) != 0) {
         if (++tcp->strays > STUN_TCP_STRAYS_MAX)
             break_off(tcp, UV_EPROTO);
@@ -116,7 +117,8 @@ static void on_limit(uv_timer_t *timer) {
         break_off(tcp, UV_ETIMEDOUT);
 }
 
-static void expect(struct stun_tcp *tcp, unsigned timeout_ms, stun_cb done, void *arg) {
+static void expect(struct stun_tcp *tcp, bool asked, unsigned timeout_ms, stun_cb done, void *arg) {
+    tcp->asked = asked;
     tcp->done = done;
     tcp->arg = arg;
     uv_ref((uv_handle_t *)&tcp->tcp);
@@ -134,7 +136,16 @@ int stun_tcp_ask(struct stun_tcp *tcp, unsigned timeout_ms, stun_cb done, void *
     send_request(tcp);
     if (tcp->broken)
         return tcp->broken;
-    expect(tcp, timeout_ms, done, arg);
+    expect(tcp, true, timeout_ms, done, arg);
+    return 0;
+}
+
+int stun_tcp_wait(struct stun_tcp *tcp, unsigned timeout_ms, stun_cb done, void *arg) {
+    if (tcp->broken)
+        return tcp->broken;
+    if (tcp->done || !tcp->connected)
+        return UV_EBUSY;
+    expect(tcp, false, timeout_ms, done, arg);
     return 0;
 }
 
@@ -228,7 +239,7 @@ int stun_tcp_open(uv_loop_t *loop, const struct stun_local *local,
         stun_tcp_close(tcp);
         return status;
     }
-    expect(tcp, timeout_ms, done, arg);
+    expect(tcp, true, timeout_ms, done, arg);
     *out = tcp;
     return 0;
 }

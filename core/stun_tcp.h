@@ -27,6 +27,9 @@ int stun_tcp_open(uv_loop_t *loop, const struct stun_local *local,
                   struct stun_tcp **out);
 /* Asks again. UV_EBUSY while a question is open; what broke the connection once it is broken. */
 int stun_tcp_ask(struct stun_tcp *tcp, unsigned timeout_ms, stun_cb done, void *arg);
+/* Asks nothing, but tells when it breaks, as a question would: UV_ETIMEDOUT when it did not within
+ * that time. */
+int stun_tcp_wait(struct stun_tcp *tcp, unsigned timeout_ms, stun_cb done, void *arg);
 /* Takes the open question back, if there is one; what answers it will be passed over. */
 void stun_tcp_cancel(struct stun_tcp *tcp);
 struct stun_endpoint stun_tcp_local(const struct stun_tcp *tcp); /* once it is connected */

@@ -175,7 +175,7 @@ describe("netcheck in the lab", function()
     end
     assert.equal("udp-firewall", results.same.interfaces[1].ipv6.tcp.nat)
     assert.equal("open", results.open.interfaces[1].ipv6.udp.nat)
-    assert.equal("binding", results.same.turn[1].checked)
+    assert.same({ "relay", "30.1.0.3" }, { results.same.turn[1].checked, results.same.turn[1].relay })
     assert.equal("tcp", results.blocked.stun[1].transport)
     local mapped, carrier = results.mapped.interfaces[1], results.carrier.interfaces[1]
     assert.is_true(mapped.portmap.ok and mapped.portmap.usable)
@@ -232,9 +232,11 @@ describe("netcheck in the lab", function()
       broker = { mqtt = '{ { host = "30.1.0.1", port = 1884 }, { host = "30.1.0.99", port = 1883 } }' },
       stun = { stun = '{ { host = "30.1.0.99", port = 3478 }, { host = "30.1.0.2", port = 3478 } }' },
       names = { mqtt = '{ { host = "broker.example", port = 1883 } }', stun = '{ { host = "s.example", port = 1 } }' },
-      relay = { turn = '{ { host = "30.1.0.3", port = 3477 } }' },
+      relay = { turn = '{ { host = "30.1.0.3", port = 3477, user = "lab", password = "lab" } }' },
+      password = { turn = '{ { host = "30.1.0.3", port = 3478, user = "lab", password = "secret?" }, '
+        .. '{ host = "30.1.0.3", port = 3478 } }' },
     }
-    local names = { "broker", "stun", "names", "relay" }
+    local names = { "broker", "stun", "names", "relay", "password" }
     local results = side_by_side(names, function(name)
       local result, status = checked("same", "--settings", settings(name, cases[name]))
       assert.equal(0, status)
@@ -251,6 +253,11 @@ describe("netcheck in the lab", function()
     has(results.stun.interfaces[1].ipv4.message, "no STUN server answers")
     assert(about(results.names)["no-names"])
     has(about(results.relay)["relay-silent"], "30.1.0.3:3477")
+    local refused, entries = about(results.password)["relay-refuses"], results.password.turn
+    has(refused, "password.lua")
+    has(entries[1].message, "does not accept the user's name or password (401)")
+    has(entries[2].message, "has no user and password in the settings")
+    has_not(cjson.encode(results.password), "secret?")
   end)
 
   test("calls it blocked when brokers answer, and nothing by UDP", function()

@@ -156,7 +156,7 @@ local function found(change)
     brokers = { { host = "30.1.0.1", port = 1883, ok = true, rtt_ms = 20.4, ip = "30.1.0.1" } },
     stun = { { host = "30.1.0.3", port = 3478, ok = true, rtt_ms = 20.1, ip = "30.1.0.3", transport = "udp" } },
     turn = { { host = "30.1.0.3", port = 3478, ok = true, rtt_ms = 20.1, ip = "30.1.0.3", transport = "udp",
-      checked = "binding" } },
+      checked = "relay" } },
     clock = { ok = true, offset_ms = -3.1, error_ms = 0.8, agreeing = 1, servers = { { host = "30.1.0.5", port = 123,
       ok = true } } },
   }
@@ -195,7 +195,7 @@ describe("the words of netcheck", function()
     has(text, "Port mapping: UPnP by 192.168.20.1 (box), external address 30.2.1.2")
     has(text, "IPv6 none")
     has(text, "Brokers  1 of 1 answer: 30.1.0.1:1883 20.4 ms\n")
-    has(text, "Relays   1 of 1 answer: 30.1.0.3:3478 by UDP 20.1 ms\n")
+    has(text, "Relays   1 of 1 answer: 30.1.0.3:3478 by TCP 20.1 ms\n")
     has(text, "Clock    3.1 ms behind (± 0.8 ms); 1 of 1 servers answer, 1 agree\n")
     has(text, "Checked in 812.0 ms.")
     has_not(text, "nil")
@@ -323,6 +323,10 @@ describe("the hints of netcheck", function()
       ["no-relay"] = { "No relay is configured, so peers that cannot be met otherwise cannot be met at all: add turn "
         .. "servers to /home/x/settings.lua.", function(result, one)
         result.turn, one.portmap = {}, nil
+      end },
+      ["relay-refuses"] = { "TURN server 30.1.0.3:3478 does not relay TCP (RFC 6062) (442): name one that relays TCP "
+        .. "in /home/x/settings.lua.", function(result)
+        fails(result.turn[1], "ENOTSUP", "TURN server 30.1.0.3:3478 does not relay TCP (RFC 6062) (442)")
       end },
       ["relay-silent"] = { "No relay answers (30.1.0.3:3478): connection timed out", function(result)
         fails(result.turn[1], "ETIMEDOUT", "asking STUN server 30.1.0.3, port 3478: connection timed out")

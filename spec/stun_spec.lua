@@ -204,6 +204,49 @@ describe("stun", function()
       elsewhere:close()
     end))
 
+    it("tell when they break, and that they have not", run(function()
+      local guests, answers = {}, true
+      local listener = luv.new_tcp()
+      listener:bind("127.0.0.1", 0)
+      listener:listen(8, function()
+        local guest = luv.new_tcp()
+        listener:accept(guest)
+        guests[#guests + 1] = guest
+        guest:read_start(function(_, request)
+          if not request or not answers then return end
+          guest:write("\1\1\0\12" .. request:sub(5, 20) .. "\0\1\0\8\0\1\16\0\30\2\1\2")
+        end)
+      end)
+      local where = { ip = "127.0.0.1", port = listener:getsockname().port }
+      local connection <close> = assert(stun.connect(where))
+      assert.equal("30.2.1.2", connection.external_ip)
+      local _, message, code = connection:wait_down(0.02)
+      assert.equal("ETIMEDOUT", code, message)
+      assert(connection:ask()) -- it works still
+      answers = false
+      assert.equal("ETIMEDOUT", select(3, connection:ask(0.02)))
+      local waiting = task.spawn(function() return connection:wait_down() end)
+      task.sleep(0.01)
+      assert.equal("parked", waiting:status())
+      assert.equal("EBUSY", select(3, connection:ask()))
+      assert.equal("EBUSY", select(3, connection:wait_down()))
+      guests[1]:close()
+      assert.equal("ECONNRESET", select(3, waiting:wait()))
+      assert.equal("ECONNRESET", select(3, connection:wait_down()))
+      answers = true
+      local other = assert(stun.connect(where))
+      local cancelled = task.spawn(function() other:wait_down() end)
+      task.sleep(0)
+      cancelled:cancel()
+      waiting = task.spawn(function() return other:wait_down(5) end)
+      task.sleep(0)
+      other:close()
+      assert.equal("ECLOSED", select(3, waiting:wait()))
+      assert.equal("ECLOSED", select(3, other:wait_down()))
+      guests[2]:close()
+      listener:close()
+    end))
+
     it("fail in time, and are closed then", run(function()
       local _, message, code = stun.connect { ip = "127.0.0.1", port = 1, timeout = 1 }
       assert.equal("ECONNREFUSED", code)

@@ -85,12 +85,13 @@ local netcheck = {}
 ---@field message? string
 ---@field skipped? boolean it has addresses only of a family that this machine has not
 ---@field ip? string the address that answered
----@field rtt_ms? number a round trip; of brokers a third of the time to join, with TLS a quarter
----@field connect_ms? number of brokers: the time to join
+---@field rtt_ms? number a round trip; of brokers and relays a third of the time that follows, with TLS a quarter
+---@field connect_ms? number of brokers the time to join, of TURN servers that to be given a relay
 ---@field tls? boolean of brokers
 ---@field transport? "udp"|"tcp"|"tls" of STUN servers tcp where they were silent by UDP
 ---@field external? string of STUN servers: where they see us
----@field checked? "binding"|"connection" of TURN servers, what was tried
+---@field checked? "relay" of TURN servers, what was tried: whether it gives a TCP relay (RFC 6062)
+---@field relay? string of TURN servers: the address that peers would connect to
 
 ---@class p2pd.NetcheckClock
 ---@field ok boolean

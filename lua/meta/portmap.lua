@@ -26,8 +26,8 @@ local portmap = {}
 ---@field lifetime? integer seconds, 3600 unless given; it is renewed after half of them
 ---@field name? string whose it is: the mapping of an earlier run with the same name and internal port is taken over
 ---@field seen_ip? string this network's address as others see it (STUN): another one than the router's is said
----@field verify? fun(external_ip: string, external_port: integer): boolean?, string? whether it works, and why not;
----  asked when it was made, and when it has changed
+---@field verify? fun(external_ip: string, external_port: integer): boolean?, string? whether it works, and why not; nil
+---  without a reason when it cannot be known; asked when it was made, and when it has changed
 ---@field on_change? fun(mapping: p2pd.Mapping) called when its address or port have changed, and when it was lost or
 ---  made anew
 

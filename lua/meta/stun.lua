@@ -149,6 +149,14 @@ local connection = {}
 ---@return integer? error
 function connection:ask(timeout) end
 
+--- Waits until it is of no use any more (ECONNRESET when the server has closed it, and the like); ETIMEDOUT tells that
+--- it still is when the time is over. Fails with EBUSY while another task asks or waits.
+---@param timeout? number seconds; without one it waits as long as that takes
+---@return nil
+---@return string message
+---@return p2pd.Code code
+function connection:wait_down(timeout) end
+
 --- Closes it. What is asked then fails with ECLOSED.
 function connection:close() end
 

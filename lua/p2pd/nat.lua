@@ -270,9 +270,11 @@ end
 function check:reach(local_port, target, server_ip)
   for _ = 1, ATTEMPTS do
     local attempt <close> = task.group()
-    local entry = self:record(local_port, target.ip, target.port, 1)
-    local connection = self:in_time(attempt:spawn(self.connect, self, local_port, target.ip, target.port, entry),
-      server_ip)
+    local entry
+    local connection = self:in_time(attempt:spawn(function()
+      entry = self:record(local_port, target.ip, target.port, 1) -- when the SYN leaves, not before
+      return self:connect(local_port, target.ip, target.port, entry)
+    end), server_ip)
     if connection or entry.refused or entry.void then return connection end
   end
 end

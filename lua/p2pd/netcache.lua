@@ -31,21 +31,39 @@ local function read_all()
   return ok and type(all) == "table" and all or {}
 end
 
+local function is_port(value)
+  value = math.tointeger(value)
+  return value ~= nil and value >= 1 and value <= 65535
+end
+
+local function is_server(server)
+  return type(server) == "table" and type(server.host) == "string" and is_port(server.port)
+    and type(server.ip) == "string" and core.address.ip(server.ip) ~= nil
+end
+
 -- Whatever the file holds, only an entry that could have been written here counts.
 local function is_sound(entry)
   if type(entry) ~= "table" or type(entry.at) ~= "number" or type(entry.external) ~= "string" then return false end
   local ip = core.address.ip(entry.external)
-  return ip ~= nil and (ip.kind == "global" or ip.kind == "shared")
-    and type(entry.nat) == "string" and type(entry.delta) == "string" and math.tointeger(entry.delta_value) ~= nil
+  if not ip or ip.kind ~= "global" and ip.kind ~= "shared" then return false end
+  for _, server in ipairs(type(entry.servers) == "table" and entry.servers or {}) do
+    if not is_server(server) then return false end
+  end
+  return type(entry.nat) == "string" and type(entry.delta) == "string" and math.tointeger(entry.delta_value) ~= nil
+    and is_port(entry.first) and is_port(entry.last) and type(entry.confidence) == "number"
+    and type(entry.servers) == "table"
 end
 
---- What is known of a network, by its key.
+--- What is known of a network, by its key. `servers` are the STUN servers that speak over TCP.
 ---@param key string
----@return {external: string, nat: string, delta: string, delta_value: integer, at: number}? known
+---@return {external: string, nat: string, delta: string, delta_value: integer, first: integer, last: integer,
+---         confidence: number, servers: {host: string, ip: string, port: integer}[], at: number}? known
 function M.get(key)
   local entry = read_all()[key]
   if not is_sound(entry) or os.time() - entry.at >= KEEP then return nil end
-  entry.delta_value = math.tointeger(entry.delta_value) -- JSON has but one kind of number
+  -- JSON has but one kind of number
+  for _, field in ipairs { "delta_value", "first", "last" } do entry[field] = math.tointeger(entry[field]) end
+  for _, server in ipairs(entry.servers) do server.port = math.tointeger(server.port) end
   return entry
 end
 
@@ -60,11 +78,12 @@ end
 
 --- Remembers it. Two who write at once: the last one counts.
 ---@param key string
----@param entry {external: string, nat: string, delta: string, delta_value: integer}
+---@param entry table the fields of `get`, but for `at`
 function M.put(key, entry)
   local all = read_all()
   all[key] = {
-    external = entry.external, nat = entry.nat, delta = entry.delta, delta_value = entry.delta_value, at = os.time(),
+    external = entry.external, nat = entry.nat, delta = entry.delta, delta_value = entry.delta_value,
+    first = entry.first, last = entry.last, confidence = entry.confidence, servers = entry.servers, at = os.time(),
   }
   without_oldest(all)
   local place, base = folder()

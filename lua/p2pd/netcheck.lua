@@ -180,7 +180,7 @@ function check:ask_all(list, label, f)
     local entry = { host = server.host, port = server.port, tls = server.tls, ca = server.ca }
     if f == servers.relay then entry.transport = server.transport or "udp" end
     entries[place] = entry
-    local part = self:part(("%s %s"):format(label, server.host), entry, f)
+    local part = self:part(("%s %s"):format(label, server.host), entry, f, server)
     if f == servers.stun then table.insert(self.stun_parts, part) end
   end
   return entries

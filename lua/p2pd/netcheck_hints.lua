@@ -116,18 +116,35 @@ function hints.symmetric(result, add)
   end
 end
 
+-- What to do about a relay that was not given, by its code.
+local relay_cures = {
+  EACCES = "correct its user and password in %s, or ask its operator",
+  EPERM = "ask its operator, or name another one in %s", EADDRNOTAVAIL = "ask its operator, or name another one in %s",
+  ENOTSUP = "name one that relays TCP in %s",
+  EBUSY = "wait, or name another one in %s", ENOBUFS = "wait, or name another one in %s",
+}
+
 function hints.relay(result, add)
   local good, asked = words.count(result.turn)
-  if asked == 0 then
+  local place = home(result.settings or "~/.config/p2pd-lua/settings.lua")
+  if #result.turn == 0 then
     local one = words.main_side(result, "ipv4")
     local us = one and words.side(one, "ipv4")
-    if us and reach.class(us) ~= "reachable" then
-      add("no-relay", ("No relay is configured, so peers that cannot be met otherwise cannot be met at all: add turn "
-        .. "servers to %s."):format(home(result.settings or "~/.config/p2pd-lua/settings.lua")))
+    local who = us and reach.class(us) == "reachable" and "whose firewall blocks" or "that cannot be met otherwise"
+    if result.ok then
+      add("no-relay", ("No relay is configured, so peers %s cannot be met at all: add turn servers to %s."):format(who,
+        place))
     end
-  elseif good == 0 and result.ok then
+    return
+  end
+  for _, entry in ipairs(result.turn) do
+    if not entry.ok and relay_cures[entry.code] then
+      add("relay-refuses", ("%s: %s."):format(words.sentence(entry), relay_cures[entry.code]:format(place)))
+    end
+  end
+  if good == 0 and asked > 0 and result.ok and not relay_cures[result.turn[1].code] then
     add("relay-silent", ("No relay answers (%s): %s: check host, port and transport of the turn servers in %s."):format(
-      words.endpoint(result.turn[1]), words.reason(result.turn[1]), home(result.settings or "your settings")))
+      words.endpoint(result.turn[1]), words.reason(result.turn[1]), place))
   end
 end
 

@@ -1,6 +1,7 @@
 -- netcheck_paths: how p2pd.netcheck finds out what is between an interface and the world. Each function is a part of a
 -- check: it fills in its entry, and returns something true, or nil, message and code.
 local core = require "p2pd.core"
+local outside = require "p2pd.outside"
 local task = require "p2pd.task"
 
 local M = {}
@@ -69,7 +70,11 @@ function M.survey(self, entry, address)
   elseif #servers == 0 then
     return nil, "ETIMEDOUT: no STUN server answers", "ETIMEDOUT"
   end
-  local found, message, code = nat.survey { ip = address.ip, servers = servers }
+  local strangers = outside.new(self.settings.turn)
+  local found, message, code = nat.survey {
+    ip = address.ip, servers = servers,
+    turn = strangers and function() return strangers:lets_in(address.ip, servers) end,
+  }
   if not found then return nil, message, code end
   entry.udp, entry.tcp = nat_of(found.udp), nat_of(found.tcp)
   entry.external = found.udp and found.udp.external or found.tcp and found.tcp.external

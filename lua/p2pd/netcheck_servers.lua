@@ -1,7 +1,6 @@
 -- netcheck_servers: how p2pd.netcheck asks servers. Each function is a part of a check: it fills in its entry, and
 -- returns something true, or nil, message and code.
 local core = require "p2pd.core"
-local luv = require "luv"
 local task = require "p2pd.task"
 
 local M = {}
@@ -137,30 +136,24 @@ function M.stun(self, entry)
   return ok, message, code
 end
 
-local function connect_only(self, ip, port)
-  local stream, outcome = luv.new_tcp(), task.channel()
-  local _ <close> = setmetatable({}, { __close = function()
-    if not stream:is_closing() then stream:close() end
-  end })
-  local began, message, code = stream:connect(ip, port, function(failure) outcome:send { failure } end)
-  if not began then return nil, message, code end
-  local ended, late, late_code = outcome:recv(self:left())
-  if not ended then return nil, late, late_code end
-  if not ended[1] then return true end
-  code = tostring(ended[1]):match "^E%w+" or "EIO"
-  return nil, code .. ": cannot connect", code
-end
-
---- A relay answers a Binding as any STUN server does; over TLS it is only connected to.
-function M.relay(self, entry)
-  entry.checked = entry.transport == "tls" and "connection" or "binding"
-  return race(self, entry, function(ip, began)
-    local ask = entry.transport == "udp" and bind_by_udp or entry.transport == "tcp" and bind_by_tcp or connect_only
-    local answer, why, how = ask(self, ip, entry.port)
-    if not answer then return nil, why, how end
-    entry.rtt_ms = milliseconds(answer ~= true and answer.rtt or task.now() - began)
-    return answer
-  end)
+--- A relay: it has to give us one, by which peers could connect to us, as it would when two nodes meet there. TCP
+--- relays are asked for over TCP, also where the settings name UDP.
+function M.relay(self, entry, server)
+  local ips, message, code = addresses(self, entry.host)
+  if not ips then
+    entry.skipped = code == "ESKIPPED" or nil
+    return nil, message, code
+  end
+  local turn, began = require "p2pd.turn", task.now()
+  local allocation <close>, why, how = turn.allocate {
+    server = server, ip = own_address(self, ips[1]), timeout = self:left(),
+  }
+  if not allocation then return nil, why, how end
+  local seconds = task.now() - began
+  entry.checked, entry.ip, entry.relay = "relay", allocation.server_ip, allocation.ip
+  entry.connect_ms = milliseconds(seconds)
+  entry.rtt_ms = milliseconds(seconds / (server.transport == "tls" and 4 or 3))
+  return true
 end
 
 --- The clock, by all servers of the settings.

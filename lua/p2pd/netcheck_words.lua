@@ -313,8 +313,8 @@ end
 -- Which of the servers answer and how fast, and why the first of the others does not.
 local function servers_line(title, entries)
   local function name(entry)
-    local by = entry.checked or entry.transport == "tcp" -- of relays always
-    return M.endpoint(entry) .. (by and " by " .. entry.transport:upper() or "")
+    local by = entry.checked and (entry.transport == "tls" and "TLS" or "TCP") or entry.transport == "tcp" and "TCP"
+    return M.endpoint(entry) .. (by and " by " .. by or "")
   end
   if #entries == 0 then return ("%-8s none configured"):format(title) end
   local good, asked = M.count(entries)

@@ -5,24 +5,28 @@
 --   external IP      from the cache, and the first STUN server that answers
 --   NAT, delta       from the cache, and some seconds later from tests by STUN (p2pd.nat)
 --   a mapped port    where the router gives one and nobody gets in without (p2pd.portmap)
+--
+-- Who wants to be met at a port that is not mapped asks for facts, holds and samples (p2pd.holds).
 local cards = require "p2pd.cards"
 local core = require "p2pd.core"
 local netcache = require "p2pd.netcache"
 local nic = require "p2pd.nic"
+local speakers = require "p2pd.speakers"
 local task = require "p2pd.task"
 
 local M = {}
 
 local MAX_INTERFACES = 3 -- per address family (the address format's limit)
 local STUN_TIMEOUT = 2   -- seconds
-local NAME_TIMEOUT = 2   -- seconds, for the name of a STUN server
-local NAT_SERVERS = 4    -- that a NAT is tested with
 local SURE = 0.3         -- confidence from which on a test replaces what is assumed
+local SILENCE = 0.4      -- seconds without an answer by UDP after which TCP is tried
 local AGAIN = 900        -- seconds until the external address is looked at again: it can change silently
+local VERIFY = 3         -- seconds until what the cache says is examined: who connects at once is not to be disturbed
 
 -- What is known of a NAT that was not examined: the defaults of the address format.
 local UNKNOWN = { nat = "port-restricted", delta = "random", delta_value = 0 }
 local LETS_IN = { open = true, ["full-cone"] = true }
+local PORTS = { first = 1024, last = 65535 } -- of a router whose range did not show
 
 local network = {}
 network.__index = network
@@ -36,6 +40,10 @@ local function interface(self, card, place, address)
     netiface_index = card.index, if_index = place - 1, external = address.ip, internal = internal,
     port = self.options.port, nat = UNKNOWN.nat, delta = UNKNOWN.delta, delta_value = UNKNOWN.delta_value,
   }
+end
+
+local function can_be_outside(address)
+  return address.kind ~= "loopback" and address.kind ~= "link-local"
 end
 
 -- What makes two networks the same one.
@@ -62,7 +70,10 @@ local function survey(self)
       local section, address = self[family == 4 and "ipv4" or "ipv6"], card[family]
       if address and #section < MAX_INTERFACES then
         local key = key_of(address)
-        local one = before[key] or { key = key, address = address, entry = interface(self, card, place, address) }
+        local one = before[key] or {
+          key = key, address = address, outside = can_be_outside(address),
+          entry = interface(self, card, place, address),
+        }
         if not before[key] then fresh[#fresh + 1] = one end
         one.entry.if_index, before[key] = place - 1, nil
         self.known[key] = one
@@ -74,6 +85,7 @@ local function survey(self)
   for _, gone in pairs(before) do
     gone.gone = true
     if gone.learning then gone.learning:cancel() end
+    if self.holds then self.holds:cool(gone.address.ip) end
   end
   return fresh, before
 end
@@ -98,8 +110,10 @@ local function lay_over(one, known)
   return changed
 end
 
+-- Connections by an external address that is another one now are dead without a word, as when an interface is gone.
 local function tell(self, one, known)
-  if lay_over(one, known) and not one.gone then self.options.on_change() end
+  local moved = one.seen ~= nil and known.external ~= nil and known.external ~= one.seen
+  if lay_over(one, known) and not one.gone then self.options.on_change(moved or nil) end
 end
 
 local function learn_external(self, one)
@@ -107,6 +121,8 @@ local function learn_external(self, one)
   local found = stun.external {
     servers = self.options.stun, ip = one.address.ip, timeout = STUN_TIMEOUT,
     on_answer = function(so_far)
+      local answer = so_far.answers[#so_far.answers]
+      self.speakers:heard({ host = answer.host, ip = answer.from_ip, port = answer.port })
       if believable(so_far.external_ip) then
         tell(self, one, { external = so_far.external_ip })
         one.seen = so_far.external_ip
@@ -115,61 +131,112 @@ local function learn_external(self, one)
       self.changed:signal()
     end,
   }
+  one.ready = true
+  self.changed:signal()
   if found and found.disagreement then
     self.options.notice(("STUN servers see different addresses of %s; most see %s"):format(one.address.ip,
       found.external_ip))
   end
-  return one.seen
 end
 
-local function stun_addresses(self, family)
-  local list = {}
-  for _, server in ipairs(self.options.stun) do
-    for _, ip in ipairs(core.dns.resolve(server.host, NAME_TIMEOUT) or {}) do
-      if core.address.ip(ip).family == family then
-        list[#list + 1] = { ip = ip, port = server.port }
-        break
-      end
-    end
-    if #list == NAT_SERVERS then break end
+-- The NAT -------------------------------------------------------------------------------------------------------------
+
+-- Waits while somebody counts on it that no other connections are made.
+local function wait_for_quiet(self)
+  while task.now() < self.quiet_until do
+    self.changed:wait(self.quiet_until - task.now())
   end
-  return list
 end
 
+-- What shows whether strangers get in; false where no relay can be used for that.
+local function outside_of(self)
+  if self.outside == nil then
+    local relays = #(self.options.turn or {}) > 0 and require "p2pd.outside".new(self.options.turn)
+    self.outside = relays or false
+  end
+  return self.outside
+end
+
+-- Over TCP; where UDP is silent, this is how the external address is seen, too.
 local function learn_nat(self, one)
   local nat = require "p2pd.nat"
-  local servers = stun_addresses(self, one.address.family)
+  local servers = self.speakers:addresses(one.address.family, true)
   if #servers == 0 then return end
-  local found = nat.check { ip = one.address.ip, servers = servers, transport = "tcp" }
-  if not found or found.type_confidence < SURE then return end
+  local strangers = outside_of(self)
+  local found = nat.check {
+    ip = one.address.ip, servers = servers, transport = "tcp",
+    turn = strangers and function() return strangers:lets_in(one.address.ip, servers) end or nil,
+  }
+  if found and not one.seen and believable(found.external) then one.seen = found.external end
+  if not found or not one.seen or found.type_confidence < SURE then return end
   local known = { nat = found.nat, delta = UNKNOWN.delta, delta_value = UNKNOWN.delta_value }
   if found.delta_confidence >= SURE then known.delta, known.delta_value = found.delta, found.value end
+  local range = found.range or {}
+  known.first, known.last = range[1] or PORTS.first, range[2] or PORTS.last
+  known.confidence, known.external = found.confidence, one.seen
+  known.servers = self.speakers:note(servers, found.observations.seen)
   one.examined = known
-  tell(self, one, known)
-  netcache.put(one.key, { external = one.seen, nat = known.nat, delta = known.delta, delta_value = known.delta_value })
+  if one.mapping then
+    one.lay_mapping() -- what is mapped goes over what was examined
+  else
+    tell(self, one, known)
+  end
+  netcache.put(one.key, known)
 end
 
+-- Where to ask: a link-local address means something on its own link only.
+local function gateway_of(address)
+  local is_link_local = core.address.ip((address.gateway:gsub("%%.*", ""))).kind == "link-local"
+  if not is_link_local or address.family == 4 or address.gateway:find("%", 1, true) then return address.gateway end
+  return address.gateway .. "%" .. address.name
+end
+
+-- Whether one gets in by it from outside; nothing where nobody can tell.
+local function verify(strangers, ip, port)
+  local comes_in = strangers:reach(ip, port)
+  if comes_in == false then return false, "a connection from outside does not come in by it" end
+  return comes_in
+end
+
+-- IPv4: a port of the router's address. IPv6: the router's firewall lets our port in.
 local function map_port(self, one)
   local portmap = require "p2pd.portmap"
+  local let_in = one.address.family == 4 and "full-cone" or "open"
   local function use(mapping)
     local works = not mapping.lost and mapping.verified ~= false
-    local examined = one.examined
     tell(self, one, {
       port = works and mapping.external_port or self.options.port,
-      nat = works and "full-cone" or examined and examined.nat or one.entry.nat,
+      nat = works and let_in or (one.examined or one.cached or UNKNOWN).nat,
     })
   end
+  local strangers = outside_of(self)
   local mapping = portmap.open {
-    internal_ip = one.address.ip, gateway = one.address.gateway, internal_port = self.options.port,
+    internal_ip = one.address.ip, gateway = gateway_of(one.address), internal_port = self.options.port,
     name = self.options.name, seen_ip = one.seen, on_change = use,
+    verify = strangers and function(ip, port) return verify(strangers, ip, port) end or nil,
   }
   if not mapping then return end
-  one.mapping = mapping
+  one.mapping, one.lay_mapping = mapping, function() use(mapping) end
   use(mapping)
 end
 
-local function can_be_outside(address)
-  return address.kind ~= "loopback" and address.kind ~= "link-local"
+-- Where a router of ours could let peers in that do not get in by themselves.
+local function is_worth_mapping(one)
+  if not one.address.gateway or LETS_IN[one.entry.nat] then return false end
+  if one.address.family == 4 then return one.seen ~= one.address.ip end
+  local known = one.examined or one.cached
+  return known ~= nil and known.nat == "udp-firewall"
+end
+
+local function map_if_useful(self, one)
+  if one.seen and self.options.map and not one.mapping and is_worth_mapping(one) then map_port(self, one) end
+end
+
+local under_way = { ready = true, running = true, parked = true }
+
+-- Once the node is ready, holds are kept where they are of use.
+local function warm_up(self)
+  if self.is_warm then require "p2pd.meeting".warm_up(self) end
 end
 
 -- One interface's life, until it is gone.
@@ -178,30 +245,45 @@ local function learn(self, one)
     if one.mapping then one.mapping:close() end
   end })
   while true do
-    local seen = learn_external(self, one)
-    one.ready = true
-    self.changed:signal()
-    if seen and not one.examined then
-      learn_nat(self, one)
-      local behind = one.address.family == 4 and seen ~= one.address.ip and one.address.gateway
-      if behind and self.options.map and not LETS_IN[one.entry.nat] then map_port(self, one) end
+    local looking <close> = task.group()
+    local look = looking:spawn(learn_external, self, one)
+    -- At first one server's answer is enough to go on with; and where UDP is silent TCP may not be.
+    if one.seen then look:wait() end
+    local silent_at = task.now() + SILENCE
+    while not one.seen and under_way[look:status()] and task.now() < silent_at do
+      self.changed:wait(silent_at - task.now())
     end
-    task.sleep(AGAIN)
+    if not one.examined or one.examined.external ~= one.seen then
+      if one.cached then
+        map_if_useful(self, one)
+        task.sleep(VERIFY)
+      end
+      wait_for_quiet(self)
+      learn_nat(self, one)
+    end
+    one.settled = true
+    warm_up(self)
+    self.changed:signal()
+    map_if_useful(self, one)
+    look:wait()
+    one.again:wait(AGAIN)
   end
 end
 
 local function begin_to_learn(self, fresh)
   for _, one in ipairs(fresh) do
-    if can_be_outside(one.address) and #self.options.stun > 0 then
+    if one.outside and #self.options.stun > 0 then
       local known = netcache.get(one.key)
       if known then
         lay_over(one, known)
-        one.ready = true
+        self.speakers:recall(known.servers)
+        one.cached, one.ready = known, true
       end
+      one.again = task.condition()
       one.learning = task.spawn(learn, self, one):observe()
       self.tasks[#self.tasks + 1] = one.learning
     else
-      one.ready = true
+      one.ready, one.settled = true, true
     end
   end
 end
@@ -214,20 +296,38 @@ local function watch(self, watcher)
     local fresh, gone = survey(self)
     if fresh and (#fresh > 0 or next(gone)) then
       begin_to_learn(self, fresh)
+      warm_up(self)
       self.options.on_change(true)
     end
   end
 end
 
+-- What others are told -----------------------------------------------------------------------------------------------
+
+--- To be called when nothing is waited for any more: what is kept ready from now on costs a few packets.
+function network:warm()
+  self.is_warm = true
+  self.tasks[#self.tasks + 1] = task.spawn(warm_up, self):observe()
+end
+
+-- p2pd.meeting's, which is loaded when it is needed first.
+for _, name in ipairs { "facts", "hold", "sample" } do
+  network[name] = function(...) return require "p2pd.meeting"[name](...) end
+end
+
 -- The network itself --------------------------------------------------------------------------------------------------
 
---- Looks at the interfaces, and begins to learn the rest. `on_change` is called whenever the address is another one;
---- with true when interfaces came or went.
----@param options {bind: string?, port: integer, stun: table[], map: boolean?, name: string?,
----                on_change: fun(interfaces: boolean?), notice: fun(text: string)}
+--- Looks at the interfaces, and begins to learn the rest; `turn` are servers that show whether strangers get in.
+--- `on_change` is called whenever the address is another one; with true when connections by the old one may be dead:
+--- interfaces came or went, or the external address changed.
+---@param options {bind: string?, port: integer, stun: table[], turn: table[]?, map: boolean?, name: string?,
+---                on_change: fun(interfaces: boolean?), notice: fun(text: string), keep: number?}
 ---@return table? network {ipv4=, ipv6=, prefixes=, loopback_only=}, string? message, string? code
 function M.open(options)
-  local self = setmetatable({ options = options, known = {}, tasks = {}, changed = task.condition() }, network)
+  local self = setmetatable({
+    options = options, known = {}, tasks = {}, changed = task.condition(),
+    speakers = speakers.new(options.stun), quiet_until = 0, alone_until = 0, samples = 0,
+  }, network)
   local fresh, message, code = survey(self)
   if not fresh then return nil, message, code end
   begin_to_learn(self, fresh)
@@ -248,8 +348,10 @@ function network:ready(timeout)
   end
 end
 
---- Ends it; mapped ports are given back.
+--- Ends it; mapped ports are given back, and holds end.
 function network:close()
+  self.closed = true
+  if self.holds then self.holds:close() end
   for _, own in ipairs(self.tasks) do own:cancel() end
   for _, own in ipairs(self.tasks) do pcall(own.wait, own) end
   self.tasks = {}

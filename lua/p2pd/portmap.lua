@@ -182,6 +182,7 @@ local function judge(self)
   if not options.verify then return nil end
   local works, reason = options.verify(ip, self.external_port)
   if works then return true end
+  if works == nil and not reason then return nil end
   return false, reason or "nothing comes in by it"
 end
 

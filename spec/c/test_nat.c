@@ -237,6 +237,25 @@ static void ports_come_around_at_the_end_of_the_range(void) {
     is("port-restricted", "independent", 1);
     CHECK_EQ(got.first, 1024);
     CHECK_EQ(got.last, 65535);
+    begin(); /* a mapping that is used again jumps back, too, but at no end */
+    step = 7;
+    last_port = 40000;
+    int first = independent(50000);
+    filters(NAT_ADDRESS_AND_PORT_DEPENDENT, first);
+    series(A, HOST_PORT, independent);
+    series(B, HOST_PORT + 100, independent);
+    ask(C, PORT, 50000, first);
+    series(A, HOST_PORT + 200, independent);
+    is("port-restricted", "independent", 7);
+    CHECK_EQ(got.first, 0);
+    begin(); /* neither is there one where a packet was late, and others go on */
+    last_port = 40000;
+    series(A, HOST_PORT, independent);
+    ask(A, PORT, 50001, 40000);
+    series(B, HOST_PORT + 100, independent);
+    filters(NAT_ADDRESS_AND_PORT_DEPENDENT, independent(50000));
+    is("port-restricted", "independent", 7);
+    CHECK_EQ(got.first, 0);
     begin();
     for (size_t i = 0; i < BLOCK; i++) /* local ports 57757 and on are external ones from 1024 on */
         ask(A, PORT, 57754 + block[i], preserving(57754 + block[i]));

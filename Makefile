@@ -73,6 +73,19 @@ fuzz: ## fuzz each parser for TIME (60) seconds, in BUILD/fuzz
 	  $(BUILD)/fuzz/fuzz_$$f -max_total_time=$(or $(TIME),60) -verbosity=0 -print_final_stats=1 \
 	  -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$f spec/fuzz/corpus/$$f; done
 
+matrix: ## try every pair of NATs in labs, thrice, and judge that (an hour; made again, it goes on where it was)
+	@sh spec/support/packages.sh build demo lab
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)place=$(BUILD)/matrix/$$(cksum < $(BUILD)/p2pd-lua | cut -d ' ' -f 1); mkdir -p $$place; \
+	luck=$$($(BUILD)/p2pd-lua spec/support/referee.lua --luck); \
+	for each in "drop --uninvited drop" "reset --uninvited reset" "noisy --uninvited drop --loss 0.02 --noise 5"; do \
+	  set -- $$each; name=$$1; shift; set -- "$$@" --resume --json $$place/$$name.json --html $$place/$$name.html; \
+	  echo "MATRIX $$place/$$name"; $(BUILD)/p2pd-lua lab matrix "$$@"; \
+	  status=$$?; [ $$status -le 1 ] || exit $$status; \
+	  echo "MATRIX $$place/$$name, those that take luck"; $(BUILD)/p2pd-lua lab matrix "$$@" --pairs $$luck --repeat 10; \
+	  status=$$?; [ $$status -le 1 ] || exit $$status; \
+	done; $(BUILD)/p2pd-lua spec/support/referee.lua $$place/drop.json $$place/reset.json $$place/noisy.json
+
 docs: ## make the API's reference from lua/meta, in BUILD/docs
 	$(call run,spec/support/reference.lua)
 
@@ -148,6 +161,6 @@ $(BUILD)/test_%: $(BUILD)/spec/c/test_%.o $(BUILD)/core.a
 $(SUPPORT:spec/support/%.c=$(BUILD)/%): $(BUILD)/%: $(BUILD)/spec/support/%.o
 	$(Q)$(LINK) $^
 
-.PHONY: all demo check bench lint format asan tsan fuzz docs install clean packages help tests benches fuzzers
+.PHONY: all demo check bench lint format asan tsan fuzz matrix docs install clean packages help tests benches fuzzers
 .SECONDARY:
 -include $(patsubst %.c,$(BUILD)/%.d,$(C_FILES))

@@ -18,9 +18,10 @@ real servers (MQTT, STUN, TURN, time) between them. Needs root, or user namespac
   mend ROUTER             put it back
   restart SERVER          end a server at once, and start it again
   timeline                what the routers let in, dropped and mapped
+  matrix                  try every pair of NATs, and show who connects how
   down [NAME]             end a lab
 
-`p2pd-lua lab COMMAND --help` says more. All but up and run take --lab NAME; without it the lab is called "lab".
+`p2pd-lua lab COMMAND --help` says more. All but up, run and matrix take --lab NAME; without it the lab is called "lab".
 A NAT is written TYPE/DELTA[:VALUE][@FIRST-LAST], as symmetric/random or restricted/independent:3@40000-50000:
   TYPE   open udp-firewall full-cone restricted port-restricted symmetric blocked
   DELTA  equal preserving independent dependent random (not for open, udp-firewall, blocked)
@@ -265,10 +266,16 @@ function commands.down.run(program, values)
   return ok and cli.OK or failed(program, message, code)
 end
 
+-- Long, and seldom wanted.
+setmetatable(commands, { __index = function(_, name)
+  return name == "matrix" and require "p2pd.lab.matrix_command" or nil
+end })
+
 -- The lab's own processes.
 local hidden = {
   keeper = function() return require("p2pd.lab.keeper").run() end,
   router = function() return require("p2pd.lab.router")() end,
+  ["end"] = function() return require("p2pd.lab.matrix_end").run() end,
 }
 
 local function main(name, ...)

@@ -203,6 +203,15 @@ static int signal_counters_method(lua_State *L) {
     return 1;
 }
 
+/* signal:time() -> seconds since 1970, corrected: what messages of ours say */
+static int signal_time_method(lua_State *L) {
+    const struct signaling *signaling = check_open_signal(L);
+    if (!signaling->signal)
+        return push_signal_closed(L);
+    lua_pushnumber(L, (lua_Number)signal_time_ms(signaling->signal) / 1000);
+    return 1;
+}
+
 /* signal:set_clock_offset(seconds): what must be added to this machine's clock */
 static int signal_set_clock_offset_method(lua_State *L) {
     const struct signaling *signaling = check_open_signal(L);
@@ -254,6 +263,7 @@ int open_signal(lua_State *L) {
         {"send", signal_send_method},
         {"recv", signal_recv},
         {"counters", signal_counters_method},
+        {"time", signal_time_method},
         {"set_clock_offset", signal_set_clock_offset_method},
         {"close", signal_close_method},
         {NULL, NULL},

@@ -61,7 +61,7 @@ static uint64_t wall_ms(const struct signal_options *options) {
                         options->clock_error_ms);
 }
 
-static uint64_t corrected_ms(const struct signal *signal) {
+uint64_t signal_time_ms(const struct signal *signal) {
     return not_negative((int64_t)wall_ms(&signal->options) + signal->offset_ms);
 }
 
@@ -306,7 +306,7 @@ int signal_send(struct signal *signal, const uint8_t to[KEY_PUBLIC_SIZE], const 
     uint8_t sealed[SEAL_MAX_MESSAGE];
     char topic[KEY_ID_SIZE];
     crypto_random(id, SEAL_ID_SIZE);
-    uint64_t time_ms = corrected_ms(signal) + (uint64_t)skew_ms;
+    uint64_t time_ms = signal_time_ms(signal) + (uint64_t)skew_ms;
     int status = seal(signal->options.key, to, time_ms, id, body, length, sealed);
     if (status)
         return status;

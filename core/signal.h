@@ -47,6 +47,9 @@ struct signal_link_options {
 /* 0 or UV_ENOMEM. */
 int signal_new(uv_loop_t *loop, const struct signal_options *options, struct signal **out);
 
+/* What messages say that the time is: milliseconds since 1970, corrected. */
+uint64_t signal_time_ms(const struct signal *signal);
+
 /* Connects to a broker and listens there on our node id. Non-zero: as of mqtt_open, or UV_EMFILE
  * (SIGNAL_LINKS_MAX). */
 int signal_link(struct signal *signal, const struct signal_link_options *options,

@@ -12,8 +12,8 @@ local program = {
   name = "demo", bare = true,
   usage = "demo [option...]",
   about = "Lets two nodes meet, and lets you type from the one to the other. They run on two computers\n"
-    .. "of a lab (see `p2pd-lua lab --help`), 20 ms from its servers and 40 ms from each other; one of\n"
-    .. "them is behind a router that lets nobody in. Leaves nothing behind.",
+    .. "of a lab (see `p2pd-lua lab --help`), 20 ms from its servers and 40 ms from each other, each\n"
+    .. "behind a router that lets nobody in. Leaves nothing behind.",
   options = {
     { "--loopback", nil, "without a lab: both nodes and a broker on loopback" },
     { "--json", nil, "tell each event as one JSON object a line on standard error, too" },
@@ -31,8 +31,11 @@ local LINES = {
   "these lines go to the other node and come back",
   "over a connection that both ends have proven",
 }
+-- What the two routers do with ports.
+local NATS = { "symmetric/independent:7", "port-restricted/random" }
+local WORDS = { "a new port for each destination, 7 after the last one", "any port, and the same for all destinations" }
 local LINK_MS = 10 -- each way, of each computer
-local SHOWN = 8    -- of the packets that the routers decided about
+local SHOWN = 2    -- of the packets that each router decided about, each way
 
 -- A signal may break into a task at any step, but not into a coroutine that it runs: no folder is left behind.
 local function make_folder(folder)
@@ -131,6 +134,7 @@ local function meet(address, options, json)
   local tell = cli.teller(json)
   local node <close>, why, why_code = p2pd.node(options)
   if not node then return cli.fail(tell, program.name, why, why_code) end
+  node:facts(4) -- its router is known; otherwise connecting waits for that
   say("this node's address is       %s", node:address())
   say("connecting:")
   local pipe <close>, failed = connect(node, address, tell, json)
@@ -143,13 +147,15 @@ end
 
 -- In a lab ------------------------------------------------------------------------------------------------------------
 
--- What the routers made of the SYNs that the two nodes sent each other.
+-- What the routers made of the first SYNs that the two nodes sent each other.
 local function show_packets(net)
-  local shown = 0
+  local shown = {}
+  say "what the routers did with their first packets, by seconds since the lab was up:"
   for line in (net:timeline() or ""):gmatch "[^\n]+" do
-    if line:find " tcp .- S " and not line:find("30.1.0.", 1, true) and shown < SHOWN then
-      if shown == 0 then say "what the routers did with their packets, by seconds since the lab was up:" end
-      shown = shown + 1
+    local router, direction = line:match "^%s*%S+%s+(%S+)%s+(%S+)"
+    local place = ("%s %s"):format(router, direction)
+    if line:find " tcp .- S " and not line:find("30.1.0.", 1, true) and (shown[place] or 0) < SHOWN then
+      shown[place] = (shown[place] or 0) + 1
       say("  %s", (line:gsub("%s+", " "):gsub("^ ", "")))
     end
   end
@@ -157,10 +163,11 @@ end
 
 local function in_lab(net, json)
   local status = assert(net:status())
-  local open, closed = table.unpack(status.routers)
-  say("two computers, each with a router, %d ms from each other, and two brokers between them:", 4 * LINK_MS)
-  say("  a, at %s, can be reached by everybody (%s)", status.hosts[1].links[1].ipv4, open.options.nat)
-  say("  b, behind %s, by nobody: its router lets in only answers (%s)", closed.external[1], closed.options.nat)
+  say("two computers, %d ms from each other, each behind a router that lets in only answers:", 4 * LINK_MS)
+  for i, router in ipairs(status.routers) do
+    local host = status.hosts[i]
+    say("  %s, %s behind %s: %s (%s)", host.name, host.links[1].ipv4, router.external[1], WORDS[i], router.options.nat)
+  end
   local a, b = assert(net:host "a"), assert(net:host "b")
   local peer <close> = assert(b:start { net.program, "listen", "--echo" })
   local address, no_address = address_of(peer)
@@ -210,8 +217,7 @@ local function main(arguments)
     status = on_loopback(options.json)
   else
     local net <close>, message = require("p2pd.lab").up {
-      a = { nat = "open", delay_ms = LINK_MS, ipv6 = "none" },
-      b = { nat = "port-restricted/equal", delay_ms = LINK_MS, ipv6 = "none" },
+      a = { nat = NATS[1], delay_ms = LINK_MS, ipv6 = "none" }, b = { nat = NATS[2], delay_ms = LINK_MS, ipv6 = "none" },
     }
     if not net then say("%s. So there is no lab, and both nodes run on loopback.", (message:gsub("^%u+: ", ""))) end
     status = net and in_lab(net, options.json) or not net and on_loopback(options.json)

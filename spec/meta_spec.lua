@@ -85,10 +85,14 @@ local no_means = {
   dial = nothing, send = nothing, request = nothing, reply = nothing,
   prefixes = function() return {} end, loopback_only = function() return true end,
   expect = function() return { wait = nothing, close = function() end } end,
+  converse = function() return { receive = nothing, close = function() end } end,
+  puncher = function() return { close = function() end } end,
+  relay = function() return { close = function() end } end,
 }
 
 local function new_context(role, means)
-  local address = { signal = { 0 }, ipv4 = {}, ipv6 = {}, node_id = "peer", machine_id = "machine" }
+  local entry = { external = "192.0.2.7", internal = "192.0.2.7", port = 1, nat = "open", delta = "na" }
+  local address = { signal = { 0 }, ipv4 = { entry }, ipv6 = {}, node_id = "peer", machine_id = "machine" }
   return context.new {
     peer = address, own = address, role = role, report = report.new(),
     means = setmetatable(means or {}, { __index = no_means }),
@@ -138,6 +142,8 @@ local function at_run_time()
     name = "look",
     connect = function(ctx)
       found.ctx, found.arrival = getmetatable(ctx).__index, getmetatable(assert(ctx:expect())).__index
+      found.puncher = getmetatable(assert(ctx:puncher { ip = "192.0.2.7" })).__index
+      found.relay = getmetatable(assert(ctx:relay())).__index
     end,
   }, new_context "connect")
   with_folder(function(folder)
@@ -208,7 +214,7 @@ describe("lua/meta", function()
     end
     local strategy = {}
     for name in pairs(fields "p2pd.Strategy") do strategy[name] = true end
-    local code = read "lua/p2pd/context.lua"
+    local code = read "lua/p2pd/context.lua" .. read "lua/p2pd/context/opening.lua"
     for name in code:match("local strategy_fields = (%b{})"):gmatch "([%w_]+) = \"" do
       assert(strategy[name], name)
       strategy[name] = nil

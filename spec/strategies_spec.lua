@@ -11,7 +11,7 @@ local FAR = { { ip = "10.0.0.7", prefix = 24, interface = "eth0" } }
 local function entries(...)
   local result = {}
   for i, ip in ipairs { ... } do
-    result[i] = world.address { external = ip, internal = ip }.ipv4[1]
+    result[i] = world.address { external = ip, internal = ip, nat = "open" }.ipv4[1]
     result[i].if_index = i - 1
   end
   return result
@@ -20,8 +20,10 @@ end
 local function attempt(options)
   local own_report = report.new()
   return context.new {
-    peer = options.peer or world.address { machine_id = "theirs" },
-    own = options.own or world.address { port = 5000, external = "9.9.9.9", internal = "192.168.1.7" },
+    peer = options.peer or world.address { machine_id = "theirs", nat = "full-cone" },
+    own = options.own or world.address {
+      port = 5000, external = "9.9.9.9", internal = "192.168.1.7", nat = options.own_nat or "full-cone",
+    },
     role = options.role or "connect", means = options.world.means, report = own_report, deadline = options.deadline,
   }, own_report
 end
@@ -96,6 +98,21 @@ describe("direct", function()
     local result = connect("direct", { world = world.new { prefixes = FAR }, peer = peer })
     assert.equal("192.168.1.5: it is a private address of another network", result.rungs.direct.skipped)
   end))
+
+  it("does not apply where the peer's router lets nobody in, unless it is in our own network", run.virtual(function()
+    local here = world.new { prefixes = FAR }
+    for _, nat in ipairs { "restricted", "port-restricted", "symmetric", "blocked" } do
+      local peer = world.address { machine_id = "theirs", nat = nat }
+      local result = connect("direct", { world = here, peer = peer })
+      assert.equal("the peer's router lets nobody in uninvited", result.rungs.direct.skipped)
+    end
+    local firewalled = world.address { machine_id = "theirs", nat = "udp-firewall", internal = "8.8.8.8" }
+    assert.truthy(connect("direct", { world = here, peer = firewalled }).rungs.direct.skipped)
+    assert.same({}, here.dialed)
+    local near = world.new { prefixes = ON_LINK, hosts = { ["192.168.1.5:4000"] = { after = 0.01 } } }
+    local peer = world.address { machine_id = "theirs", external = "9.9.9.9", nat = "symmetric" }
+    assert.equal("192.168.1.5:4000", connect("direct", { world = near, peer = peer }).pipe.remote)
+  end))
 end)
 
 describe("reverse, where it connects,", function()
@@ -161,6 +178,13 @@ describe("reverse, where it connects,", function()
     assert.equal("this node has no address that could be connected to",
       connect("reverse", { world = world.new(), own = bare }).rungs.reverse.skipped)
   end))
+
+  it("does not apply where our own router lets nobody in", run.virtual(function()
+    local here = world.new { prefixes = FAR }
+    assert.equal("this node's router lets nobody in uninvited",
+      connect("reverse", { world = here, own_nat = "port-restricted" }).rungs.reverse.skipped)
+    assert.same({}, here.requests)
+  end))
 end)
 
 describe("reverse, where it is asked,", function()
@@ -222,17 +246,27 @@ describe("the default pipeline", function()
     end
   end
 
-  it("asks at once when the peer looks unreachable", run.virtual(function()
+  it("asks at once when the peer is behind a router", run.virtual(function()
     local here = world.new { prefixes = FAR, on_request = dialing_back(0.1) }
     local result = connect(pipeline.default(), { world = here })
     assert.near(0.1, result.took, 1e-6)
     assert.same({ "reverse", 0, "ECANCELED: reverse connected first" },
       { result.report.winner, result.rungs.reverse.started_ms, result.rungs.direct.message })
+    assert.equal("reverse connected first", result.rungs.relay.skipped)
+  end))
+
+  it("comes to the relay at once when nothing else applies", run.virtual(function()
+    local here = world.new { prefixes = FAR, on_request = function() return { kind = "refused", code = "ENOTSUP" } end }
+    local peer = world.address { machine_id = "theirs", nat = "blocked" }
+    local result = connect(pipeline.default(), { world = here, peer = peer, own_nat = "symmetric" })
+    assert.equal(0, result.rungs.relay.started_ms)
+    assert.truthy(result.rungs.punch.skipped)
+    assert.equal(1, #here.requests) -- whether the peer has a relay
   end))
 
   it("asks after a while when it looks reachable", run.virtual(function()
     local here = world.new { prefixes = FAR, on_request = dialing_back(0.1) }
-    local peer = world.address { machine_id = "theirs", nat = "open" }
+    local peer = world.address { machine_id = "theirs", nat = "open", internal = "8.8.8.8" }
     local result = connect(pipeline.default(), { world = here, peer = peer })
     assert.near(0.35, result.took, 1e-6)
     assert.equal(250, result.rungs.reverse.started_ms)

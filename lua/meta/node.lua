@@ -30,6 +30,15 @@ local node = {}
 ---@return string
 function node:address() end
 
+--- What this node's router does to TCP, as strategies get it by `ctx:facts`. Waits until it has been examined, which takes
+--- about a second after the start unless it is known from before; 2 s at most unless given.
+---@param family 4|6
+---@param timeout? number seconds
+---@return p2pd.Facts? facts
+---@return string? message
+---@return p2pd.Code? code
+function node:facts(family, timeout) end
+
 --- The node ID: its public key (P-256, compressed, 33 bytes) in base58btc.
 ---@return string
 function node:id() end

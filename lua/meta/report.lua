@@ -36,6 +36,7 @@ function report:text() end
 ---@field ok boolean
 ---@field ms number milliseconds that the attempt took, or has taken until now
 ---@field strategy? string which rung connected
+---@field why? string one sentence: why this way, and no quicker one
 ---@field code? p2pd.Code
 ---@field message? string
 ---@field rungs p2pd.Rung[]

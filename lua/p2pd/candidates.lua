@@ -218,9 +218,71 @@ function M.list(options)
   return all, passed_over
 end
 
-local lets_in = { open = true, ["full-cone"] = true }
+--- Whether an address is one of those that the peer's address names.
+---@param text string
+---@param peer table parsed address
+---@return boolean
+function M.belongs(text, peer)
+  local ip = ip_of(text)
+  for _, entry in ipairs(entries(peer)) do
+    if ip and (ip_of(entry.external).text == ip.text or ip_of(entry.internal).text == ip.text) then return true end
+  end
+  return false
+end
 
---- Whether uninvited connections probably do not reach the peer: each interface is behind a NAT that drops them, and no
+--- Why we do not come to an address that a peer names which is not its own (a relay's), or nil when we do.
+---@param text string
+---@param prefixes { ip: string, prefix: integer, interface: string }[] of our interfaces
+---@param loopback_only boolean
+---@return string?
+function M.no_meeting(text, prefixes, loopback_only)
+  local kind = M.kind(text)
+  if kind == "loopback" then return not loopback_only and "it is a loopback address" or nil end
+  if kind == "global" then return nil end
+  local side = our_side { own = {}, peer = {}, prefixes = prefixes }
+  if kind and (kind == "private" or kind == "shared") and on_link(side, ip_of(text).text) then return nil end
+  return ("it is a %s address of another network"):format(kind or "meaningless")
+end
+
+local function is_open(entry)
+  return entry.nat == "open" or entry.external == entry.internal and entry.nat ~= "udp-firewall"
+end
+
+--- Whether each interface that an address names is behind a router or firewall.
+---@param of table parsed address
+---@return boolean
+function M.behind_routers(of)
+  for _, entry in ipairs(entries(of)) do
+    if is_open(entry) then return false end
+  end
+  return true
+end
+
+local LET_OUT = { [80] = true, [443] = true } -- the ports that networks leave open which block everything else
+
+--- Whether a side's network lets out nothing that would get to the other: it is blocked, and these ports are not those
+--- that such networks leave open.
+---@param of table parsed address
+---@param ports { port: integer, lan: boolean? }[] where it would have to get to
+---@return boolean
+function M.is_shut_in(of, ports)
+  for _, entry in ipairs(entries(of)) do
+    if entry.nat ~= "blocked" then return false end
+  end
+  for _, to in ipairs(ports) do
+    if LET_OUT[to.port] or to.lan then return false end
+  end
+  return true
+end
+
+--- The interfaces that an address names, IPv6 first.
+---@param of table parsed address
+---@return table[]
+function M.entries(of)
+  return entries(of)
+end
+
+--- Whether uninvited connections do not reach the peer: each interface is behind a router that drops them, and no
 --- candidate is surely in our own network.
 ---@param peer table parsed address
 ---@param list p2pd.Candidate[]
@@ -230,7 +292,7 @@ function M.unreachable(peer, list)
     if candidate.lan then return false end
   end
   for _, entry in ipairs(entries(peer)) do
-    if lets_in[entry.nat] or entry.external == entry.internal then return false end
+    if entry.nat == "full-cone" or is_open(entry) then return false end
   end
   return true
 end

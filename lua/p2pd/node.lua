@@ -9,6 +9,7 @@ local pipeline = require "p2pd.pipeline"
 local report = require "p2pd.report"
 local settings = require "p2pd.settings"
 local signaling = require "p2pd.signaling"
+local strangers = require "p2pd.strangers"
 local task = require "p2pd.task"
 
 local M = {}
@@ -18,11 +19,8 @@ local SPARE_BROKERS = 3      -- tried as well when none of those can be reached
 local BROKER_PATIENCE = 3    -- seconds that a new node waits for its first broker
 local CONNECT_TIMEOUT = 20   -- seconds, unless the caller says otherwise
 local RESPOND_TIMEOUT = 20
-local MAX_RESPONDING = 16    -- requests of strangers at one time
-local REQUESTS, PER = 3, 60  -- that one peer may make us dial, in so many seconds
-local MAX_PEERS = 256        -- whose requests are counted
-local SYNS, SYNS_EACH = 8, 4 -- to an unproven address in PER seconds; by one dial: again after 1, 3 and 7 s (RFC 6298)
-local MAX_UNPROVEN = 256     -- addresses that are counted
+local USUAL_BURST = 64       -- SYNs of one puncher, unless a strategy wants more
+local MAX_RESPONDING = 64    -- requests of strangers at one time
 local ACCEPTED = 128         -- pipes that wait for accept()
 -- What pipes receive becomes strings of up to 256 KiB that live for a moment; a cycle of the collector marks all that
 -- lives, so cycles are to be few.
@@ -104,55 +102,42 @@ end
 
 -- What others ask for -------------------------------------------------------------------------
 
--- Whether the peer may ask once more: REQUESTS in PER seconds.
-local function within_rate(self, peer)
-  local now, counted = task.now(), self.requests[peer]
-  if not counted then
-    if self.counted_peers >= MAX_PEERS then self.requests, self.counted_peers = {}, 0 end
-    counted = {}
-    self.requests[peer], self.counted_peers = counted, self.counted_peers + 1
+-- A burst of SYNs for the peer, within its bounds.
+local function open_puncher(self, options)
+  local lease, message, code = self.strangers:burst(options.remote_ip, options.syns or USUAL_BURST)
+  if not lease then return nil, message, code end
+  local puncher
+  puncher, message, code = core.punch.open {
+    remote_ip = options.remote_ip, local_ip = options.local_ip, limits = { syns = lease.syns },
+  }
+  if not puncher then
+    lease:close(0)
+    return nil, message, code
   end
-  while counted[1] and now - counted[1] > PER do table.remove(counted, 1) end
-  if #counted >= REQUESTS then return false end
-  counted[#counted + 1] = now
-  return true
+  return {
+    listen = function(_, ...) return puncher:listen(...) end,
+    fire = function(_, ...) return puncher:fire(...) end,
+    wait = function(_, ...) return puncher:wait(...) end,
+    seen = function() return puncher:seen() end,
+    close = function(_, proven)
+      lease:close(puncher:seen().sent, proven)
+      puncher:close()
+    end,
+  }
 end
 
--- What was spent on an address that has not proven itself; nil when too many such addresses are known.
-local function spent_on(self, ip)
-  local now, count = task.now(), 0
-  for known, spent in pairs(self.unproven) do
-    if spent.active == 0 and now - spent.since > PER then self.unproven[known] = nil else count = count + 1 end
+local function open_relay(self, options)
+  if #self.turn == 0 then
+    return nil, "ENOTSUP: no relay is configured; name a TURN server in the settings (turn = {{ host = …, user = …, "
+      .. "password = … }})", "ENOTSUP"
   end
-  if not self.unproven[ip] and count < MAX_UNPROVEN then
-    self.unproven[ip] = { since = now, syns = 0, active = 0, changed = task.condition() }
-  end
-  return self.unproven[ip]
+  options.servers = self.turn
+  return require("p2pd.turn").race(options)
 end
 
--- Dials for a peer that asked us to. Keys cost nothing, so how often an address is dialed does not depend on who asks.
-local function dial_for_stranger(self, ip, dial)
-  local spent = spent_on(self, ip)
-  while spent and spent.syns + SYNS_EACH > SYNS and spent.active > 0 do spent.changed:wait() end
-  if not spent or spent.syns + SYNS_EACH > SYNS then
-    return nil, ("EAGAIN: %s was dialed too often in vain; try again in a minute"):format(ip), "EAGAIN"
-  end
-  local began, proven = task.now(), false
-  spent.syns, spent.active = spent.syns + SYNS_EACH, spent.active + 1
-  local _ <close> = setmetatable({}, { __close = function()
-    local took = task.now() - began
-    local sent = took < 1 and 1 or took < 3 and 2 or took < 7 and 3 or SYNS_EACH
-    spent.active = spent.active - 1
-    spent.syns = proven and spent.active * SYNS_EACH or spent.syns - SYNS_EACH + sent
-    spent.changed:signal()
-  end })
-  local pipe, message, code = dial()
-  proven = pipe ~= nil
-  return pipe, message, code
-end
-
-local function means_of(self, peer)
+local function means_of(self, peer, role)
   local own_means = {}
+  local tls_role = role == "connect" and "client" or "server"
   function own_means.dial(options)
     local function dial()
       return pipes.dial {
@@ -160,8 +145,16 @@ local function means_of(self, peer)
         ip = options.ip, port = options.port, local_ip = options.local_ip, timeout = options.timeout,
       }
     end
-    if options.role == "server" then return dial_for_stranger(self, options.ip, dial) end
+    if options.role == "server" then return self.strangers:dial(options.ip, dial) end
     return dial()
+  end
+  function own_means.adopt(options)
+    local pipe, message, code = pipes.adopt {
+      identity = self.identity, expect = peer.node_id, role = tls_role, socket = options.socket,
+      timeout = options.timeout,
+    }
+    if pipe and options.keep then pipes.keep(pipe, options.keep) end
+    return pipe, message, code
   end
   function own_means.expect(token)
     return self.listener:expect(token, peer.node_id)
@@ -178,14 +171,20 @@ local function means_of(self, peer)
     fields.from = self:address()
     return self.signaling:reply(peer, message, fields)
   end
+  function own_means.converse(name) return self.signaling:converse(peer.node_id, name) end
   function own_means.prefixes() return self.network.prefixes end
   function own_means.loopback_only() return self.network.loopback_only end
+  function own_means.facts(...) return self.network:facts(...) end
+  function own_means.hold(...) return self.network:hold(...) end
+  function own_means.sample(...) return self.network:sample(...) end
+  function own_means.puncher(options) return open_puncher(self, options) end
+  function own_means.relay(options) return open_relay(self, options) end
   return own_means
 end
 
 local function respond(self, strategy, peer, message)
   local ctx = context.new {
-    peer = peer, own = self.parsed, role = "respond", means = means_of(self, peer),
+    peer = peer, own = self.parsed, role = "respond", means = means_of(self, peer, "respond"),
     deadline = task.now() + RESPOND_TIMEOUT,
   }
   local pipe = pipeline.respond(strategy, ctx, message)
@@ -195,7 +194,7 @@ end
 local function on_request(self, peer, message)
   local strategy = self.listens and pipeline.responder(self.pipeline, message.kind)
   if not strategy then return end
-  if self.responding >= MAX_RESPONDING or not within_rate(self, peer.node_id) then
+  if self.responding >= MAX_RESPONDING or not self.strangers:may_ask(peer.node_id, message.kind) then
     self.signaling:reply(peer, message, {
       kind = "refused", code = "EAGAIN", message = "it was asked too often; try again in a minute",
     })
@@ -248,7 +247,7 @@ function node:connect(to, options)
   self.brokers:use(peer.signal)
   local _ <close> = setmetatable({}, { __close = function() self.brokers:release(peer.signal) end })
   local ctx = context.new {
-    peer = peer, own = self.parsed, role = "connect", attempt = attempt, means = means_of(self, peer),
+    peer = peer, own = self.parsed, role = "connect", attempt = attempt, means = means_of(self, peer, "connect"),
     report = own_report, deadline = task.now() + (options.timeout or CONNECT_TIMEOUT),
   }
   local pipe
@@ -320,9 +319,10 @@ local function join_brokers(self, list)
 end
 
 local function start(self, options, notice)
-  core.signal.start_early() -- while all else is made ready
   local chosen, message, code = settings.load(options.settings)
   if not chosen then return nil, message, code end
+  if #chosen.mqtt > 0 then core.signal.start_early() end -- while all else is made ready
+  self.turn = chosen.turn
   self.identity, message, code = core.identity.open { path = options.key, lock = self.listens }
   if not self.identity then return nil, message, code end
   self.node_id = self.identity:id()
@@ -336,7 +336,8 @@ local function start(self, options, notice)
   local opening <close> = task.group()
   local joining = opening:spawn(join_brokers, self, chosen.mqtt)
   self.network, message, code = network.open {
-    bind = options.bind, port = self.listener.port, stun = chosen.stun, name = self.node_id, notice = notice,
+    bind = options.bind, port = self.listener.port, stun = chosen.stun, turn = chosen.turn, name = self.node_id,
+    notice = notice,
     map = self.listens and options.map ~= false, on_change = function(interfaces) readdress(self, interfaces) end,
   }
   if not self.network then return nil, message, code end
@@ -354,6 +355,7 @@ local function start(self, options, notice)
   }
   self.text, message, code = core.address.format(self.parsed)
   if not self.text then return nil, message, code end
+  self.network:warm()
   core.task.settle() -- what starting left behind need not stay for the node's life
   collectgarbage("setpause", GC_PAUSE)
   return self
@@ -374,7 +376,7 @@ function M.open(options)
     error("option 'port' is not a whole number from 0 to 65535", 2)
   end
   local self = setmetatable({
-    tasks = {}, requests = {}, counted_peers = 0, responding = 0, unproven = {}, closed = false,
+    tasks = {}, responding = 0, strangers = strangers.new(), closed = false,
     listens = options.listen ~= false, allow = options.allow, on_address = options.on_address,
     pipeline = options.pipeline or pipeline.default(), arrived = task.channel(ACCEPTED),
   }, node)
@@ -385,6 +387,15 @@ end
 --- The text that others connect to.
 function node:address()
   return self.text
+end
+
+--- What this node's router does to TCP of a family; waits until it has been examined.
+---@param family 4|6
+---@param timeout? number seconds
+---@return p2pd.Facts? facts, string? message, string? code
+function node:facts(family, timeout)
+  if self.closed then return nil, "ECLOSED: the node was closed", "ECLOSED" end
+  return self.network:facts(family, timeout)
 end
 
 --- The node ID: the public key, in base58btc.

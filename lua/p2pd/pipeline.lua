@@ -10,6 +10,7 @@ local M = {}
 
 local BUILT_IN = "p2pd.strategies."
 local STAGGER = 0.25 -- seconds that a way gets before the next is tried beside it (RFC 8305, section 8)
+local RELAY_AFTER = 2.4 -- seconds that the other ways get before a relay is used, which takes a while to get ready
 
 -- Loading ---------------------------------------------------------------------------------------------------------
 
@@ -134,12 +135,13 @@ function M.seq(list)
   }
 end
 
--- Starts the children side by side, each `delay` seconds after the one before or as soon as that has failed; the first
+-- Starts the children side by side, each so many seconds after the one before or as soon as that has failed; the first
 -- that connects ends the others.
-local function side_by_side(ctx, children, delay)
+local function side_by_side(ctx, children, delay_after)
   local ended, started, over, due, next_at = task.channel(#children), 0, 0, true, nil
   local message, code
   local function start()
+    local delay = delay_after(started + 1)
     started, due, next_at = started + 1, delay == 0, ctx:now() + delay
     local place, child = started, children[started]
     ctx:spawn(function() ended:send({ place, ctx:try(child) }) end)
@@ -166,13 +168,14 @@ function M.race(list)
   local children = to_strategies(list, 2)
   return {
     name = "race", children = children, rebuild = M.race,
-    connect = function(ctx) return side_by_side(ctx, children, 0) end,
+    connect = function(ctx) return side_by_side(ctx, children, function() return 0 end) end,
   }
 end
 
 --- The first at once, each other one so many seconds after the one before it or as soon as that has failed; the first
---- that connects ends the others. In place of the seconds a function of ctx may say them.
----@param seconds number|fun(ctx: p2pd.Context): number
+--- that connects ends the others. In place of the seconds a function may say them, of ctx and the place of the one that
+--- has started.
+---@param seconds number|fun(ctx: p2pd.Context, place: integer): number
 ---@return fun(list: (p2pd.Strategy|string)[]): p2pd.Strategy
 function M.stagger(seconds)
   if type(seconds) ~= "function" then check_seconds(seconds, 2) end
@@ -182,12 +185,12 @@ function M.stagger(seconds)
       name = type(seconds) == "number" and ("stagger(%g)"):format(seconds) or "stagger",
       children = children, rebuild = make,
       connect = function(ctx)
-        local delay = seconds
-        if type(seconds) == "function" then
-          delay = seconds(ctx)
+        return side_by_side(ctx, children, function(place)
+          local delay = seconds
+          if type(seconds) == "function" then delay = seconds(ctx, place) end
           check_seconds(delay, 1)
-        end
-        return side_by_side(ctx, children, delay)
+          return delay
+        end)
       end,
     }
   end
@@ -250,18 +253,23 @@ end
 
 -- The default pipeline --------------------------------------------------------------------------------------------
 
--- Where uninvited connections probably do not get through, asking for one need not wait.
-local function patience(ctx)
-  local list = ctx:candidates()
-  return candidates.unreachable(ctx.peer, list) and 0 or STAGGER
+-- One who is near, or not behind a router, is dialed first, and gets a while; others are tried by all ways at once. A
+-- full cone lets in who knows a port that it has mapped: it may be worth dialing, but is not waited for.
+local function patience(ctx, place)
+  for _, candidate in ipairs((ctx:candidates())) do
+    if candidate.lan then return STAGGER end
+  end
+  if not candidates.behind_routers(ctx.peer) then return STAGGER end
+  return (place == 1 or candidates.behind_routers(ctx.own)) and 0 or STAGGER
 end
 
 local default
 
---- What a node uses unless told otherwise.
+--- What a node uses unless told otherwise: the ways that need nobody else, the quickest first; and when these have
+--- failed, or after some time, a relay beside them.
 ---@return p2pd.Strategy
 function M.default()
-  default = default or M.stagger(patience) { "direct", "reverse" }
+  default = default or M.stagger(RELAY_AFTER) { M.stagger(patience) { "direct", "reverse", "punch" }, "relay" }
   return default
 end
 
@@ -289,6 +297,7 @@ local function prune(strategy, wanted)
   local kept = {}
   for _, child in ipairs(strategy.children) do kept[#kept + 1] = prune(child, wanted) end
   if #kept == 0 then return nil end
+  if #kept == 1 and #strategy.children > 1 then return kept[1] end
   return strategy.rebuild(kept)
 end
 

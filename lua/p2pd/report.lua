@@ -1,6 +1,7 @@
 -- report: what one attempt did. Each rung (a strategy that is not made of others) is in it exactly once, whether it
 -- succeeded, failed, was cancelled, passed over or never reached.
 local task = require "p2pd.task"
+local why = require "p2pd.why"
 
 local M = {}
 
@@ -267,14 +268,17 @@ function report:events(listener)
 end
 
 --- The report as a table, fit for JSON.
----@return { ok: boolean, ms: number, strategy?: string, code?: string, message?: string, rungs: p2pd.Rung[] }
+---@return { ok: boolean, ms: number, strategy?: string, why?: string, code?: string, message?: string,
+---          rungs: p2pd.Rung[] }
 function report:table()
   local rungs = {}
   each_rung(self.root, function(node) rungs[#rungs + 1] = public(node) end)
-  return {
+  local told = {
     ok = self.winner ~= nil, ms = ms((self.ended or task.now()) - self.started), strategy = self.winner,
     code = self.code, message = self.message, rungs = rungs,
   }
+  told.why = why.sentence(told)
+  return told
 end
 
 local function value_text(value)
@@ -329,8 +333,9 @@ end
 ---@return string
 function report:text()
   local took = ("%s ms"):format(ms((self.ended or task.now()) - self.started))
+  local sentence = self.winner and self:table().why
   local lines = {
-    self.winner and ("connected by %s in %s"):format(self.winner, took)
+    self.winner and ("connected by %s in %s%s"):format(self.winner, took, sentence and ": " .. sentence or "")
     or self.ended and ("not connected, %s: %s"):format(took, self.message)
     or ("under way for %s"):format(took),
   }

@@ -16,6 +16,8 @@ local LONGEST_WAIT = 1         -- seconds, for a broker to come up; its coming e
 local CLOCK_PAUSE = 1          -- seconds between two answers to peers whose clocks are wrong
 local MAX_REMEMBERED = 256     -- requests whose replies are kept for their repetition
 local REMEMBER = 60            -- seconds
+local MAX_TALKS = 128          -- conversations at one time
+local MAX_UNHEARD = 8          -- messages of one that wait to be received
 
 local signaling = {}
 signaling.__index = signaling
@@ -29,6 +31,7 @@ function M.new(signal, brokers, on_request)
     signal = signal, brokers = brokers, on_request = on_request,
     waiting = {},  -- requests of ours, by their id
     answered = {}, -- requests of others: the reply, or false while it is being made
+    talks = {}, talking = 0, -- conversations, by the peer's node ID and the name of the conversation
     remembered = {}, signal_time = FIRST_SIGNAL_TIME,
   }, signaling)
 end
@@ -101,6 +104,36 @@ function signaling:reply(to, request, fields)
   return answer(self, to, fields)
 end
 
+local conversation = {}
+conversation.__index = conversation
+
+--- Takes part in a conversation: messages of the peer that name it come here, once each, and not to `on_request`.
+---@param peer string node ID
+---@param name string
+---@return table? conversation with :receive([timeout]) and :close(), string? message, string? code
+function signaling:converse(peer, name)
+  local key = peer .. name
+  if self.talks[key] then return nil, "EEXIST: the peer has such a conversation already", "EEXIST" end
+  if self.talking >= MAX_TALKS then
+    return nil, ("ENOBUFS: %d conversations are held already"):format(MAX_TALKS), "ENOBUFS"
+  end
+  self.talks[key], self.talking = task.channel(MAX_UNHEARD), self.talking + 1
+  return setmetatable({ signaling = self, key = key, inbox = self.talks[key] }, conversation)
+end
+
+function conversation:receive(timeout)
+  local message = self.inbox:recv(timeout)
+  if message then return message end
+  return nil, "ETIMEDOUT: the peer said nothing more", "ETIMEDOUT"
+end
+
+function conversation:close()
+  local talks = self.signaling.talks
+  if talks[self.key] ~= self.inbox then return end
+  talks[self.key], self.signaling.talking = nil, self.signaling.talking - 1
+  self.inbox:close()
+end
+
 local function remember(self, key)
   local remembered, now = self.remembered, task.now()
   while #remembered > 0 and (#remembered >= MAX_REMEMBERED or now - remembered[1].at > REMEMBER) do
@@ -118,6 +151,7 @@ local function on_reply(self, received, message)
     request.skew, request.sent = received.skew, {}
   else
     local took = (task.now() - request.first_sent) / 2
+    message.age = took
     self.signal_time = math.max(LEAST_SIGNAL_TIME, 0.7 * self.signal_time + 0.3 * took)
     request.reply = message
   end
@@ -131,7 +165,12 @@ local function on_request(self, from, message, sender)
     answer(self, sender, reply)
   elseif reply == nil then
     remember(self, key)
-    self.on_request(sender, message)
+    local inbox = type(message.talk) == "string" and self.talks[from .. message.talk]
+    if inbox and #inbox < MAX_UNHEARD then
+      inbox:send(message)
+    elseif not inbox and not message.more then -- else it is of a conversation that is over
+      self.on_request(sender, message)
+    end
   end
 end
 
@@ -153,6 +192,7 @@ function signaling:dispatch(received)
   if received.stale then return on_stale(self, received.from, message) end
   local sender = type(message.from) == "string" and core.address.parse(message.from)
   if not sender or sender.node_id ~= received.from then return end
+  message.age = math.max(0, self.signal:time() - received.time)
   on_request(self, received.from, message, sender)
 end
 

@@ -86,6 +86,17 @@ function M.new(options)
     self.replies[#self.replies + 1] = { to = message, fields = fields, at = task.now() }
     return true
   end
+  function means.converse()
+    local inbox = task.channel(8)
+    return {
+      receive = function(_, timeout)
+        local message = inbox:recv(timeout)
+        if message then return message end
+        return nil, "ETIMEDOUT: nothing was said", "ETIMEDOUT"
+      end,
+      close = function() inbox:close() end,
+    }
+  end
   function means.prefixes() return options.prefixes or {} end
   function means.loopback_only() return options.loopback_only or false end
   self.means = means

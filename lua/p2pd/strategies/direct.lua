@@ -1,4 +1,5 @@
 -- direct: connect straight to the peer's addresses.
+local candidates = require "p2pd.candidates"
 local dialing = require "p2pd.dialing"
 
 ---@type p2pd.Strategy
@@ -8,6 +9,11 @@ return {
 
   applies = function(ctx)
     local list, reason = ctx:candidates()
+    if #list > 0 and candidates.unreachable(ctx.peer, list) then
+      return nil, "the peer's router lets nobody in uninvited"
+    elseif #list > 0 and candidates.is_shut_in(ctx.own, list) then
+      return nil, "this network lets nothing out to the peer's port"
+    end
     return #list > 0, reason
   end,
 

@@ -1,0 +1,134 @@
+-- relay: both sides meet at a TURN server (RFC 8656), which passes an ordinary TCP stream on (RFC 6062) and sees only
+-- ciphertext. A relay of ours, if the settings name one; else one of the peer's. A side whose own network lets it reach
+-- nothing but TURN servers comes from a relay of its own.
+local asking = require "p2pd.asking"
+local task = require "p2pd.task"
+
+local COME_TIMEOUT = 6 -- seconds for the side that comes to the other's relay
+local FALLBACK = 1     -- seconds after which it tries from a relay of its own, too
+local HEDGE = 1        -- seconds after which the side that connects asks for a relay of the peer's, too
+
+-- The addresses that the peer may come from.
+local function externals(address)
+  local list = {}
+  for _, section in ipairs { "ipv4", "ipv6" } do
+    for _, entry in ipairs(address[section]) do list[#list + 1] = entry.external end
+  end
+  return list
+end
+
+-- What the peer says of a relay; anything may be in it.
+local function place(message)
+  local port = math.tointeger(message.port)
+  if type(message.ip) ~= "string" or not port or port < 1 or port > 65535 then return nil end
+  return { ip = message.ip, port = port }
+end
+
+-- The first of several ways that gives a pipe; else what all failures say.
+local function first(ctx, ways)
+  local outcomes = task.channel(#ways)
+  for _, way in ipairs(ways) do
+    ctx:spawn(function() outcomes:send(table.pack(way())) end)
+  end
+  local failures = {}
+  for _ = 1, #ways do
+    local outcome = outcomes:recv()
+    if outcome[1] then return outcome[1] end
+    failures[#failures + 1] = (outcome[2]:gsub("^E%w+: ", ""))
+    failures.code = failures.code or outcome[3]
+  end
+  return nil, ("%s: %s"):format(failures.code, table.concat(failures, "; and ")), failures.code
+end
+
+-- Goes to the other side's relay: straight, and from a relay of our own when that takes long, or where our network lets
+-- nothing else out; the other side is asked to let that one in.
+local function come(ctx, to)
+  local straight_failed = task.channel(1)
+  local function straight()
+    local pipe, message, code = ctx:dial {
+      ip = to.ip, port = to.port, scope = "relay", relayed = true, timeout = COME_TIMEOUT,
+    }
+    if not pipe then straight_failed:send(true) end
+    return pipe, message, code
+  end
+  local function by_relay()
+    local blocked = false
+    for _, entry in ipairs(ctx.own.ipv4) do blocked = blocked or entry.nat == "blocked" end
+    if not blocked then straight_failed:recv(FALLBACK) end
+    local relay, message, code = ctx:relay()
+    if not relay then return nil, message, code end
+    local told
+    told, message, code = ctx:request { permit = relay.ip }
+    if not told then return nil, message, code end
+    return relay:dial(to.ip, to.port, COME_TIMEOUT)
+  end
+  return first(ctx, { straight, by_relay })
+end
+
+-- The peer may come from a relay of its own, and says so when it has one.
+local function let_in(ctx, relay)
+  while true do
+    local message = ctx:receive()
+    if not message then return end
+    if type(message.permit) == "string" and relay:permit(message.permit) then ctx:reply(message, {}) end
+  end
+end
+
+-- The side that connects: at a relay of its own.
+local function at_ours(ctx)
+  local relay, message, code = ctx:relay { permit = externals(ctx.peer) }
+  if not relay then return nil, message, code end
+  ctx:note("relay", ("%s:%d, by %s"):format(relay.ip, relay.port, relay.server))
+  ctx:spawn(let_in, ctx, relay)
+  return asking.come(ctx, function() return relay:pipe() end, { ip = relay.ip, port = relay.port },
+    "the peer does not come to the relay")
+end
+
+-- The side that connects: at one of the peer's.
+local function at_the_peers(ctx)
+  local reply, message, code = ctx:request { want = true }
+  if not reply then return nil, message, code end
+  if reply.kind == "refused" then return asking.refusal(reply, "the peer has no relay") end
+  local to = place(reply)
+  if not to then return nil, "EINVAL: the peer names no relay", "EINVAL" end
+  ctx:note("relay", ("%s:%d, the peer's"):format(to.ip, to.port))
+  return come(ctx, to)
+end
+
+---@type p2pd.Strategy
+return {
+  name = "relay",
+  timeout = 12,
+
+  applies = function(ctx)
+    if #ctx.peer.signal == 0 then return nil, "the peer's address names no broker" end
+    return true
+  end,
+
+  connect = function(ctx)
+    local own_failed = task.channel(1)
+    local function by_ours()
+      local pipe, message, code = at_ours(ctx)
+      if not pipe then own_failed:send(true) end
+      return pipe, message, code
+    end
+    local function by_the_peers()
+      own_failed:recv(HEDGE)
+      return at_the_peers(ctx)
+    end
+    return first(ctx, { by_ours, by_the_peers })
+  end,
+
+  respond = function(ctx, message)
+    if message.want then
+      local relay, why, code = ctx:relay { permit = externals(ctx.peer) }
+      if not relay then return nil, why, code end
+      ctx:spawn(let_in, ctx, relay)
+      ctx:reply(message, { ip = relay.ip, port = relay.port })
+      return relay:pipe()
+    end
+    local to = place(message)
+    if not to then return nil, "EINVAL: the request names no relay", "EINVAL" end
+    return come(ctx, to)
+  end,
+}

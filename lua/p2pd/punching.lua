@@ -8,6 +8,7 @@
 -- Which burst that makes is core.punch.plan's to say, the same at both ends. The side that is asked answers with its
 -- own facts, and fires when its answer arrives; the side that asked fires when it has the answer.
 local core = require "p2pd.core"
+local facts = require "p2pd.punch_facts"
 local task = require "p2pd.task"
 
 local M = {}
@@ -18,71 +19,11 @@ local LEAST_PATIENCE = 0.25    -- seconds that a try gets, and as many signal ti
 local SIGNAL_TIMES = 4
 local GROWTH = 1.2             -- each try gets so much more time than the one before
 local SILENCE = 4              -- seconds without a word after which the side that is asked gives up
-local MOST_PORTS = 16
 local BEHIND = 0.002           -- seconds after its last SYN that a look behind a burst leaves
 local SHOWN = 4                -- of the ports, in reports
 
 local punch = {}
 punch.__index = punch
-
--- Facts ---------------------------------------------------------------------------------------------------------------
-
--- Whether the port has to be foreseen from samples, or is kept for all destinations.
-local function is_foreseen(facts)
-  return facts.nat == "symmetric" and facts.delta ~= "equal" and facts.delta ~= "random"
-end
-
-local function is_kept(facts)
-  return facts.nat ~= "blocked" and (facts.nat ~= "symmetric" or facts.delta == "equal")
-end
-
--- Whether the next port follows from the last one alone: a foreign flow between breaks it.
-local function is_chain(facts)
-  return is_foreseen(facts) and facts.delta ~= "independent"
-end
-
--- What both do, and what we need for it; nil, and why nothing can be done.
-local function tactic_of(own, peer)
-  local tactic, needs, reason = core.punch.tactic(own, peer)
-  if tactic == "none" then return nil, reason end
-  if not tactic then return nil, (needs:gsub("^E%w+: ", "")) end
-  return tactic, needs
-end
-
--- The ports that a peer tells.
-local function ports_of(said)
-  local ports = {}
-  for i, port in ipairs(type(said) == "table" and said or {}) do
-    if i > MOST_PORTS then break end
-    ports[i] = math.tointeger(port)
-  end
-  return ports
-end
-
--- What a peer says of its router. Anything may be in it; core.punch looks at what is kept of it.
-local function facts_of(said)
-  if type(said) ~= "table" then return nil end
-  local facts = {}
-  for _, name in ipairs { "ip", "nat", "delta" } do
-    if type(said[name]) ~= "string" then return nil end
-    facts[name] = said[name]
-  end
-  for _, name in ipairs { "value", "first", "last" } do facts[name] = math.tointeger(said[name]) end
-  facts.ports = ports_of(said.ports)
-  return facts
-end
-
--- The same of an address's first interface of a family; nil when it has none.
-local function named(parsed, name)
-  local entry = parsed[name][1]
-  return entry and { nat = entry.nat, delta = entry.delta, value = entry.delta_value }
-end
-
-local function words_of(facts)
-  local delta = facts.delta
-  if delta == "independent" or delta == "dependent" then delta = ("%s %+d"):format(delta, facts.value or 0) end
-  return ("%s/%s"):format(facts.nat, delta)
-end
 
 --- Whether any route may lead somewhere, by the two addresses alone; else nil and why not.
 ---@param ctx p2pd.Context
@@ -90,9 +31,9 @@ end
 function M.promising(ctx)
   local reason = "the two have no address family in common"
   for name in pairs(FAMILIES) do
-    local own, peer = named(ctx.own, name), named(ctx.peer, name)
+    local own, peer = facts.named(ctx.own, name), facts.named(ctx.peer, name)
     if own and peer then
-      local tactic, why = tactic_of(own, peer)
+      local tactic, why = facts.tactic(own, peer)
       if tactic then return true end
       reason = why
     end
@@ -132,9 +73,9 @@ function M.new(ctx, message)
     end
   end
   for name, one in pairs(looking) do
-    local facts, wrong, what = table.unpack(one:wait(), 1, 3)
-    if facts then
-      self.routes[name] = { name = name, family = FAMILIES[name], facts = facts }
+    local known, wrong, what = table.unpack(one:wait(), 1, 3)
+    if known then
+      self.routes[name] = { name = name, family = FAMILIES[name], facts = known }
     else
       why, code = wrong, what
     end
@@ -161,9 +102,10 @@ function punch:listen()
       elseif route and message.exact == true and math.tointeger(message.try) == self.try then
         self:aim_again(route, message)
       elseif self.asked and route and type(message.ports) == "table" then
-        self:update(message.route, message.try):send(message.ports)
+        local try = math.tointeger(message.try) -- it may be told sooner than the try begins here
+        if try == self.try or try == self.try + 1 then self:update(message.route, try):send(message.ports) end
       elseif route and message.missed == true and math.tointeger(message.try) == self.try then
-        self.events:send { missed = true }
+        self.events:send { missed = self.try }
       elseif route and type(message.failed) == "string" and math.tointeger(message.try) == self.try then
         failed(self, route, "EUNREACHABLE: the peer cannot go on: " .. message.failed, "EUNREACHABLE")
       end
@@ -179,7 +121,7 @@ end
 
 -- Where the ports that the peer foresees for this try arrive.
 function punch:update(name, try)
-  local key = ("%s %s"):format(name, math.tointeger(try)) -- JSON has but one kind of numbers
+  local key = ("%s %d"):format(name, try)
   if not self.updates[key] then self.updates[key] = task.channel(4) end
   return self.updates[key]
 end
@@ -206,14 +148,14 @@ end
 
 function punch:make_ready(route, own)
   local ctx = self.ctx
-  if is_kept(own) then
+  if facts.is_kept(own) then
     local hold, message, code = ctx:hold(route.family)
     if not hold then return nil, message, code end
     own.locals, own.ports, own.ip = { hold.local_port }, { hold.external_port }, hold.external_ip
     return true
   end
-  if not is_foreseen(own) then return true end
-  local tactic, needs = tactic_of(own, route.peer or named(ctx.peer, route.name))
+  if not facts.is_foreseen(own) then return true end
+  local tactic, needs = facts.tactic(own, route.peer or facts.named(ctx.peer, route.name))
   -- The side that is asked looks when it is asked: the fresher both looks are, the likelier they hold.
   if tactic == "cross" and not self.asked and self.try > 1 then ctx:sleep(ctx:signal_time()) end
   local samples, message, code = ctx:sample(route.family, { count = tactic and needs.own_samples or SAMPLES })
@@ -241,11 +183,11 @@ function punch:offer(complete)
     if not route.reason then
       local own = route.own
       local ready, message, code = true, nil, nil
-      if complete or not is_foreseen(own) then ready, message, code = route.ready:wait() end
+      if complete or not facts.is_foreseen(own) then ready, message, code = route.ready:wait() end
       if ready then
         routes[name] = {
           ip = own.ip, nat = own.nat, delta = own.delta, value = own.value, first = own.first, last = own.last,
-          ports = (complete or not is_foreseen(own)) and own.ports or nil,
+          ports = (complete or not facts.is_foreseen(own)) and own.ports or nil,
         }
       else
         route.reason, route.code = message, code
@@ -259,12 +201,13 @@ end
 function punch:compare(said)
   local possible, message, code = false, "EUNREACHABLE: the peer names no route that this node has", "EUNREACHABLE"
   for name, route in pairs(self.routes) do
-    local peer = facts_of(type(said) == "table" and said[name])
+    local peer = facts.read(type(said) == "table" and said[name])
+    route.tactic = nil
     if peer and not route.reason then
-      local tactic, why = tactic_of(route.own, peer)
+      local tactic, why = facts.tactic(route.own, peer)
       route.peer, route.tactic = peer, tactic
       route.reason = not tactic and ("EUNREACHABLE: " .. why) or nil
-      self.ctx:note(name, { own = words_of(route.own), peer = words_of(peer), tactic = tactic or why })
+      self.ctx:note(name, { own = facts.words(route.own), peer = facts.words(peer), tactic = tactic or why })
     end
     possible = possible or route.tactic ~= nil and not route.reason
     if route.reason then message, code = route.reason, route.code or "EUNREACHABLE" end
@@ -292,13 +235,13 @@ function punch:fire(route, at)
     if not listening then return nil, message, code end
   end
   puncher:fire(plan.shots, { at = at, revive = plan.revive.times, revive_gap_ms = plan.revive.gap_ms })
-  if route.samples and not is_chain(own) then ctx:spawn(self.let_others, self, route, plan, at or ctx:now()) end
+  if route.samples and not facts.is_chain(own) then ctx:spawn(self.let_others, self, route, plan, at or ctx:now()) end
   ctx:spawn(function()
     local pipe = puncher:pipe()
     if pipe then self.events:send { pipe = pipe } end
   end)
   route.puncher = puncher
-  if is_chain(own) then ctx:spawn(self.look_behind, self, route, own, plan, at or ctx:now()) end
+  if facts.is_chain(own) then ctx:spawn(self.look_behind, self, route, own, plan, at or ctx:now()) end
   self.bursts[#self.bursts + 1] = {
     ctx = ctx, name = route.name, try = try, plan = plan, puncher = puncher, ours = own.ports, theirs = peer.ports,
   }
@@ -336,18 +279,18 @@ function punch:look_behind(route, own, plan, at)
     same = same and ports[i] == own.ports[i]
   end
   if same then return end
-  if unknown == 0 and not is_chain(route.peer) then
+  if unknown == 0 and not facts.is_chain(route.peer) then
     ctx:send { route = route.name, try = try, ports = ports, exact = true }
   else
     ctx:send { route = route.name, try = try, missed = true }
-    self.events:send { missed = true }
+    self.events:send { missed = try }
   end
 end
 
 -- The peer's SYNs have other ports than it has told before.
 function punch:aim_again(route, message)
   local puncher, peer = route.puncher, route.peer
-  local ports = ports_of(message.ports)
+  local ports = facts.read_ports(message.ports)
   if not puncher or #ports == 0 then return end
   peer.ports, peer.exact = ports, true
   local plan = core.punch.plan {
@@ -374,7 +317,7 @@ end
 
 -- Of which tactics the side that is asked fires before its answer has arrived: what it opens is to be open by then.
 local function is_early(route)
-  return route.tactic == "window" and is_chain(route.own) or route.tactic == "call" and is_kept(route.own)
+  return route.tactic == "window" and facts.is_chain(route.own) or route.tactic == "call" and facts.is_kept(route.own)
 end
 
 --- The side that is asked: it answers when its own ports are ready, and fires when the answer has arrived, so that both
@@ -404,10 +347,10 @@ function punch:answer(message)
     local route = self.routes[name]
     if route.tactic and route.fired ~= try then
       self.ctx:spawn(function()
-        if is_foreseen(route.peer) and #route.peer.ports == 0 then
+        if facts.is_foreseen(route.peer) and #route.peer.ports == 0 then
           local ports = self:update(name, try):recv(SILENCE)
           if not ports then return end
-          route.peer.ports = ports_of(ports)
+          route.peer.ports = facts.read_ports(ports)
         end
         local fired, wrong, what = self:fire(route, at)
         if not fired then self:give_up(route, wrong, what) end
@@ -445,7 +388,7 @@ local function next_event(self, timeout, wanted)
   while true do
     local event = self.events:recv(math.max(0, over_at(self, deadline) - task.now()))
     if not event or event[wanted] or event.pipe then return event end
-    if event.missed and wanted == "pipe" then return nil end
+    if event.missed == self.try and wanted == "pipe" then return nil end
     if event.failed and not self:is_alive() then return nil end
   end
 end

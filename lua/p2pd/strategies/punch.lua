@@ -37,14 +37,15 @@ return {
   respond = function(ctx, message)
     local punch <close>, why, code = punching.new(ctx, message)
     if not punch then return nil, why, code end
-    while true do
+    for _ = 1, TRIES do
       punch:prepare(message.try)
       why, code = punch:answer(message)
       if why then return nil, why, code end
       local pipe
       pipe, message = punch:pipe_or_message()
       if pipe then return pipe end
-      if not message or not punch:is_alive() then return punch:failure() end
+      if not message or not punch:is_alive() then break end
     end
+    return punch:failure()
   end,
 }

@@ -28,7 +28,7 @@ static void sign(struct stun_writer *writer, const struct turn_login *login) {
 size_t turn_write(const struct turn_request *request, const struct turn_login *login,
                   const uint8_t id[STUN_ID_SIZE], uint8_t out[TURN_REQUEST_MAX]) {
     struct stun_writer writer;
-    stun_write(&writer, out, TURN_REQUEST_MAX, STUN_REQUEST, request->method, id);
+    stun_write(&writer, out, TURN_REQUEST_MAX, STUN_REQUEST, (uint16_t)request->method, id);
     switch (request->method) {
     case TURN_ALLOCATE: /* the address is IPv4 unless something else is asked for (RFC 8656, 7.2) */
         write_number(&writer, STUN_REQUESTED_TRANSPORT, (uint32_t)PROTOCOL_TCP << 24);

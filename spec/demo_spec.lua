@@ -108,17 +108,18 @@ for _, user in ipairs(labs.users()) do
     setup(function() labs.start(user) end)
     teardown(function() user:stop() end)
 
-    test("shows direct failing and reverse winning, and why", function()
+    test("shows two routers being opened at the same moment, and why no quicker way was taken", function()
       local it = program.run(user:command("demo", "--json"))
       assert.are.equal(0, it.status, it.out .. it.err)
       for _, part in ipairs {
-        "demo:   a, at 30.3.1.10, can be reached by everybody (open)",
-        "demo:   b, behind 30.2.2.2, by nobody: its router lets in only answers (port-restricted/equal)",
-        "demo:   + reverse ", "demo:   x direct ", "demo: pipe by reverse with 30.2.2.2:",
-        'sent "hello", got back "hello" in ', "S dropped: no mapping has that endpoint", ": a new mapping",
-        "demo: done\n",
+        "demo:   a, 192.168.1.10 behind 30.2.1.2: a new port for each destination, 7 after the last one "
+          .. "(symmetric/independent:7)",
+        "demo:   b, 192.168.2.10 behind 30.2.2.2: any port, and the same for all destinations "
+          .. "(port-restricted/random)",
+        "demo:   - direct ", "demo:   - reverse ", "demo:   + punch ", "demo:   - relay ",
+        "demo: pipe by punch with 30.2.2.2:", 'sent "hello", got back "hello" in ', ": a new mapping", "demo: done\n",
       } do has(it.out, part) end
-      assert.are.equal("reverse", event(it, "pipe").strategy)
+      assert.are.equal("punch", event(it, "pipe").strategy)
       user:nothing_left()
     end)
 

@@ -195,8 +195,9 @@ static const char *token_option(lua_State *L) {
     return token;
 }
 
-/* What both ways to open a pipe are told by the table at 1: identity, expect, role, token, timeout.
- * Pushes the box, with a new pipe, and returns 0; or pushes why not, and returns how much. */
+/* What both ways to open a pipe are told by the table at 1: identity, expect, role, token, timeout,
+ * relayed. Pushes the box, with a new pipe, and returns 0; or pushes why not, and returns how much.
+ */
 static int begin(lua_State *L, struct box **out, struct wait **wait, double *timeout_s) {
     static const char *const roles[] = {"client", "server", NULL};
     uint8_t expected[KEY_PUBLIC_SIZE];
@@ -218,7 +219,13 @@ static int begin(lua_State *L, struct box **out, struct wait **wait, double *tim
         box->token = memcpy(box->token_bytes, token, PIPE_TOKEN_SIZE);
     *out = box;
     int status = pipe_new(wait_loop(L), identity, &box->pipe);
-    return status == 0 ? 0 : push_failure(L, status, "a pipe");
+    if (status != 0)
+        return push_failure(L, status, "a pipe");
+    lua_getfield(L, 1, "relayed");
+    if (lua_toboolean(L, -1))
+        pipe_relayed(box->pipe);
+    lua_pop(L, 1);
+    return 0;
 }
 
 /* Waits until the pipe on top of the stack is secured, or could not be. */
@@ -231,8 +238,9 @@ static int finish(lua_State *L, struct box *box, struct wait *wait, double timeo
 }
 
 int dial_pipe(lua_State *L) {
-    static const char *const keys[] = {"identity", "ip",       "port",       "expect",  "role",
-                                       "token",    "local_ip", "local_port", "timeout", NULL};
+    static const char *const keys[] = {"identity", "ip",      "port",     "expect",
+                                       "role",     "token",   "local_ip", "local_port",
+                                       "timeout",  "relayed", NULL};
     struct sockaddr_storage remote, local;
     struct box *box;
     struct wait *wait;
@@ -254,8 +262,8 @@ int dial_pipe(lua_State *L) {
 }
 
 int adopt_socket(lua_State *L) {
-    static const char *const keys[] = {"identity", "socket",  "expect", "role",
-                                       "token",    "timeout", NULL};
+    static const char *const keys[] = {"identity", "socket",  "expect",  "role",
+                                       "token",    "timeout", "relayed", NULL};
     struct box *box;
     struct wait *wait;
     double timeout_s;

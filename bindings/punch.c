@@ -3,6 +3,7 @@
 
 #include "bindings/fail.h"
 #include "bindings/module.h"
+#include "bindings/place.h"
 #include "bindings/punch_plan.h"
 #include "bindings/socket.h"
 #include "bindings/wait.h"
@@ -36,12 +37,8 @@ static int push_closed(lua_State *L) {
 
 static struct ip ip_field(lua_State *L, const char *key) {
     struct ip ip = {0};
-    size_t length = 0;
-    if (lua_getfield(L, 1, key) != LUA_TNIL) {
-        const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &length) : NULL;
-        if (!text || ip_parse(text, length, &ip) != 0)
-            luaL_argerror(L, 1, lua_pushfstring(L, "'%s' is no IP address", key));
-    }
+    if (lua_getfield(L, 1, key) != LUA_TNIL)
+        ip = place_ip(L, -1, 1, key);
     lua_pop(L, 1);
     return ip;
 }

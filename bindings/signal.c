@@ -259,14 +259,10 @@ static int start_early(lua_State *L) {
 
 int open_signal(lua_State *L) {
     static const luaL_Reg signal_methods[] = {
-        {"link", signal_link_method},
-        {"send", signal_send_method},
-        {"recv", signal_recv},
-        {"counters", signal_counters_method},
-        {"time", signal_time_method},
-        {"set_clock_offset", signal_set_clock_offset_method},
-        {"close", signal_close_method},
-        {NULL, NULL},
+        {"link", signal_link_method},   {"send", signal_send_method},
+        {"recv", signal_recv},          {"counters", signal_counters_method},
+        {"time", signal_time_method},   {"set_clock_offset", signal_set_clock_offset_method},
+        {"close", signal_close_method}, {NULL, NULL},
     };
     static const luaL_Reg signal_metamethods[] = {
         {"__gc", signal_close_method},

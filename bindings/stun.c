@@ -4,11 +4,11 @@
 
 #include "bindings/fail.h"
 #include "bindings/module.h"
+#include "bindings/place.h"
 #include "bindings/wait.h"
 #include "core/err.h"
 #include "core/nic.h"
 
-#include <limits.h>
 #include <string.h>
 
 #define SOCKET_TYPE "p2pd.stun.socket"
@@ -33,30 +33,13 @@ struct box { /* a socket or a connection; its other fields lie in a table, its u
 
 /* --- arguments ----------------------------------------------------------------------------- */
 
-static uint16_t port_at(lua_State *L, int index, int arg, const char *name) {
-    int is_integer;
-    lua_Integer port = lua_tointegerx(L, index, &is_integer);
-    if (!is_integer || port < 0 || port > UINT16_MAX)
-        luaL_argerror(L, arg, lua_pushfstring(L, "'%s' is no port", name));
-    return (uint16_t)port;
-}
-
-static struct ip ip_at(lua_State *L, int index, int arg, const char *name) {
-    struct ip ip = {0};
-    size_t length = 0;
-    const char *text = lua_type(L, index) == LUA_TSTRING ? lua_tolstring(L, index, &length) : NULL;
-    if (!text || ip_parse(text, length, &ip) != 0)
-        luaL_argerror(L, arg, lua_pushfstring(L, "'%s' is no IP address", name));
-    return ip;
-}
-
 /* The fields `ip_key` and `port_key` of the options at index 1; without them family 0, port 0. */
 static struct stun_endpoint endpoint_field(lua_State *L, const char *ip_key, const char *port_key) {
     struct stun_endpoint endpoint = {0};
     if (lua_getfield(L, 1, ip_key) != LUA_TNIL)
-        endpoint.ip = ip_at(L, -1, 1, ip_key);
+        endpoint.ip = place_ip(L, -1, 1, ip_key);
     if (lua_getfield(L, 1, port_key) != LUA_TNIL)
-        endpoint.port = port_at(L, -1, 1, port_key);
+        endpoint.port = place_port(L, -1, 1, port_key, 0);
     lua_pop(L, 2);
     return endpoint;
 }
@@ -78,14 +61,6 @@ static struct stun_local local_fields(lua_State *L, const char *ip_key, const ch
     local.device = lua_tostring(L, -1);
     lua_pop(L, 1);
     return local;
-}
-
-/* Zero is the core's own patience: what is less than a millisecond counts as one, no limit as a
- * long time. */
-static unsigned milliseconds(double timeout_s) {
-    if (timeout_s < 0 || timeout_s > INT_MAX / 1000)
-        return INT_MAX;
-    return timeout_s < 1e-3 ? 1 : (unsigned)(timeout_s * 1e3);
 }
 
 /* --- results ------------------------------------------------------------------------------- */
@@ -290,8 +265,8 @@ static bool boolean_field(lua_State *L, int index, const char *key, bool otherwi
 static int ask(lua_State *L) {
     static const char *const keys[] = {"change", "timeout", "retries", NULL};
     struct box *box = check_socket(L);
-    struct stun_question about = {.server = {.ip = ip_at(L, 2, 2, "ip")}};
-    about.server.port = port_at(L, 3, 3, "port");
+    struct stun_question about = {.server = {.ip = place_ip(L, 2, 2, "ip")}};
+    about.server.port = place_port(L, 3, 3, "port", 0);
     double timeout_s = TIMEOUT_S;
     if (!lua_isnoneornil(L, 4)) {
         check_options(L, 4, keys);
@@ -299,7 +274,7 @@ static int ask(lua_State *L) {
         about.once = !boolean_field(L, 4, "retries", true);
         timeout_s = option_timeout(L, 4, "timeout", TIMEOUT_S);
     }
-    about.timeout_ms = milliseconds(timeout_s);
+    about.timeout_ms = place_milliseconds(timeout_s);
     lua_settop(L, 4);
     if (!box->socket)
         return push_refusal(L, ERR_ECLOSED, "the socket was closed");
@@ -349,7 +324,7 @@ static int lookup(lua_State *L) {
     lua_settop(L, 1);
     struct stun_question about = {.server = server_field(L)};
     struct stun_local local = local_fields(L, "local_ip", "local_port");
-    about.timeout_ms = milliseconds(option_timeout(L, 1, "timeout", TIMEOUT_S));
+    about.timeout_ms = place_milliseconds(option_timeout(L, 1, "timeout", TIMEOUT_S));
     wait_begin(L);
     if (local.ip.family == 0 && nic_source(&about.server.ip, &local.ip) != 0)
         local.ip.family = about.server.ip.family;
@@ -387,7 +362,7 @@ static int connect_(lua_State *L) {
     lua_settop(L, 1);
     struct stun_endpoint server = server_field(L);
     struct stun_local local = local_fields(L, "local_ip", "local_port");
-    unsigned timeout_ms = milliseconds(option_timeout(L, 1, "timeout", TIMEOUT_S));
+    unsigned timeout_ms = place_milliseconds(option_timeout(L, 1, "timeout", TIMEOUT_S));
     struct wait *wait = wait_begin(L);
     struct box *box = push_box(L, CONNECTION_TYPE);
     struct question *question = push_question(L, wait, box, &server);
@@ -403,7 +378,7 @@ static int connect_(lua_State *L) {
 static int question_connection(lua_State *L, double otherwise_s,
                                int (*begin)(struct stun_tcp *, unsigned, stun_cb, void *)) {
     struct box *box = check_connection(L);
-    unsigned timeout_ms = milliseconds(check_timeout(L, 2, otherwise_s));
+    unsigned timeout_ms = place_milliseconds(check_timeout(L, 2, otherwise_s));
     lua_settop(L, 1);
     if (!box->tcp)
         return push_refusal(L, ERR_ECLOSED, "the connection was closed");

@@ -1,6 +1,7 @@
 /* core.turn: TCP relays at TURN servers. */
 #include "bindings/fail.h"
 #include "bindings/module.h"
+#include "bindings/place.h"
 #include "bindings/socket.h"
 #include "bindings/turn_inner.h"
 #include "core/err.h"
@@ -125,13 +126,13 @@ static int permit(lua_State *L) {
     int count = lua_gettop(L) - 1;
     luaL_argcheck(L, count >= 1 && count <= TURN_PEERS_MAX, 2, "IP addresses, not too many");
     for (int i = 0; i < count; i++)
-        ips[i] = turn_ip_at(L, i + 2, i + 2, "ip");
+        ips[i] = place_ip(L, i + 2, i + 2, "ip");
     lua_settop(L, 1);
     if (!box->turn)
         return push_closed(L);
     struct wait *wait = wait_begin(L);
     struct question *question = push_question(L, wait, box);
-    int status = turn_permit(box->turn, ips, (size_t)count, turn_milliseconds(TURN_TIMEOUT_S),
+    int status = turn_permit(box->turn, ips, (size_t)count, place_milliseconds(TURN_TIMEOUT_S),
                              on_answer, question, &question->asked);
     if (status != 0) {
         unlink_question(question);
@@ -173,9 +174,9 @@ static int connected(lua_State *L, int status, lua_KContext place) {
 /* allocation:connect(ip, port, [timeout]) -> socket, ip, port: to a peer, from the relay */
 static int connect_(lua_State *L) {
     struct box *box = check_box(L);
-    struct stun_endpoint peer = {.ip = turn_ip_at(L, 2, 2, "ip")};
-    peer.port = turn_port_at(L, 3, 3, "port");
-    unsigned timeout_ms = turn_milliseconds(check_timeout(L, 4, TURN_TIMEOUT_S));
+    struct stun_endpoint peer = {.ip = place_ip(L, 2, 2, "ip")};
+    peer.port = place_port(L, 3, 3, "port", 1);
+    unsigned timeout_ms = place_milliseconds(check_timeout(L, 4, TURN_TIMEOUT_S));
     lua_settop(L, 1);
     if (!box->turn)
         return push_closed(L);

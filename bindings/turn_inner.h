@@ -33,11 +33,6 @@ void turn_close_box(struct box *box);
 void turn_set_endpoint(lua_State *L, const char *ip_key, const char *port_key,
                        const struct stun_endpoint *endpoint);
 
-/* What is at `index`; throws when argument `arg`, or its field of this name, is none. */
-uint16_t turn_port_at(lua_State *L, int index, int arg, const char *name);
-struct ip turn_ip_at(lua_State *L, int index, int arg, const char *name);
-unsigned turn_milliseconds(double timeout_s);
-
 /* Pushes nil, message, code and, when there is one, the server's error; returns how many. */
 int turn_push_failure(lua_State *L, const struct box *box, int status,
                       const struct turn_outcome *outcome);

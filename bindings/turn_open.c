@@ -1,8 +1,8 @@
 #include "bindings/fail.h"
+#include "bindings/place.h"
 #include "bindings/turn_inner.h"
 #include "core/err.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,29 +10,6 @@
 #define FILE_MAX 4000
 
 /* --- arguments ----------------------------------------------------------------------------- */
-
-uint16_t turn_port_at(lua_State *L, int index, int arg, const char *name) {
-    int is_integer;
-    lua_Integer port = lua_tointegerx(L, index, &is_integer);
-    if (!is_integer || port < 1 || port > UINT16_MAX)
-        luaL_argerror(L, arg, lua_pushfstring(L, "'%s' is no port", name));
-    return (uint16_t)port;
-}
-
-struct ip turn_ip_at(lua_State *L, int index, int arg, const char *name) {
-    struct ip ip = {0};
-    size_t length = 0;
-    const char *text = lua_type(L, index) == LUA_TSTRING ? lua_tolstring(L, index, &length) : NULL;
-    if (!text || ip_parse(text, length, &ip) != 0)
-        luaL_argerror(L, arg, lua_pushfstring(L, "'%s' is no IP address", name));
-    return ip;
-}
-
-unsigned turn_milliseconds(double timeout_s) {
-    if (timeout_s < 0 || timeout_s > INT_MAX / 1000)
-        return INT_MAX;
-    return timeout_s < 1e-3 ? 1 : (unsigned)(timeout_s * 1e3);
-}
 
 /* A text of the options at 1, which keep it; NULL when it is not there. */
 static const char *text_field(lua_State *L, const char *key, size_t max) {
@@ -53,7 +30,7 @@ static size_t ips_field(lua_State *L, const char *key, struct ip out[TURN_PEERS_
         luaL_argcheck(L, count <= TURN_PEERS_MAX, 1, "'permit' is too long");
         for (lua_Integer i = 0; i < count; i++) {
             lua_geti(L, -1, i + 1);
-            out[i] = turn_ip_at(L, -1, 1, key);
+            out[i] = place_ip(L, -1, 1, key);
             lua_pop(L, 1);
         }
     }
@@ -193,11 +170,11 @@ int turn_open_allocation(lua_State *L) {
     lua_settop(L, 1);
     struct turn_options options = {.permitted = permitted, .family = family_field(L)};
     lua_getfield(L, 1, "ip");
-    options.server.ip = turn_ip_at(L, -1, 1, "ip");
+    options.server.ip = place_ip(L, -1, 1, "ip");
     lua_getfield(L, 1, "port");
-    options.server.port = turn_port_at(L, -1, 1, "port");
+    options.server.port = place_port(L, -1, 1, "port", 1);
     if (lua_getfield(L, 1, "local_ip") != LUA_TNIL)
-        options.local = turn_ip_at(L, -1, 1, "local_ip");
+        options.local = place_ip(L, -1, 1, "local_ip");
     lua_getfield(L, 1, "tls");
     options.tls = lua_toboolean(L, -1);
     lua_settop(L, 1);
@@ -208,7 +185,7 @@ int turn_open_allocation(lua_State *L) {
     luaL_argcheck(L, options.user && *options.user, 1, "'user' is missing");
     luaL_argcheck(L, options.password, 1, "'password' is missing");
     options.permitted_count = ips_field(L, "permit", permitted);
-    options.timeout_ms = turn_milliseconds(option_timeout(L, 1, "timeout", TURN_TIMEOUT_S));
+    options.timeout_ms = place_milliseconds(option_timeout(L, 1, "timeout", TURN_TIMEOUT_S));
     struct wait *wait = wait_begin(L);
     struct box *box = turn_push_box(L);
     char text[IP_TEXT_SIZE];

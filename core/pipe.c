@@ -274,6 +274,10 @@ void pipe_on_drained(struct pipe *pipe, pipe_cb drained, void *arg) {
         pipe_kick(pipe);
 }
 
+void pipe_relayed(struct pipe *pipe) {
+    pipe->relayed = true;
+}
+
 int pipe_shutdown(struct pipe *pipe, pipe_cb done, void *arg) {
     int status = refusal(pipe);
     if (status != 0)
@@ -283,6 +287,7 @@ int pipe_shutdown(struct pipe *pipe, pipe_cb done, void *arg) {
     if (!pipe->finishing) {
         if (pipe->server && pipe->judged == 0)
             pipe_admit(pipe, PIPE_ADMITTED);
+        pipe->last = pipe->tls.over != 0;
         tls_goodbye(&pipe->tls);
         pipe->finishing = true;
         pipe_flush(pipe);

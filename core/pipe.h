@@ -104,6 +104,12 @@ void pipe_on_drained(struct pipe *pipe, pipe_cb drained, void *arg);
 int pipe_shutdown(struct pipe *pipe, pipe_cb done, void *arg);
 void pipe_on_shutdown(struct pipe *pipe, pipe_cb done, void *arg); /* replaces or detaches it */
 
+/* The connection leads through a relay that knows no half of a connection: the end of one direction
+ * makes it end both, and throw away what it has not delivered. So nothing but TLS's goodbye is said
+ * at shutdown, and who said it first closes when the peer has said it, too. To be told by both ends
+ * before the pipe is secured. */
+void pipe_relayed(struct pipe *pipe);
+
 /* Closes after what was accepted has been delivered, within PIPE_LINGER_MS, discarding what
  * arrives; pipe_abort closes at once, also while pipe_close still tries. `closed` (or NULL) is the
  * last that is heard; the first one given counts. */

@@ -90,6 +90,18 @@ void pipe_linger_check(struct pipe *pipe) {
         pipe_destroy(pipe);
 }
 
+void pipe_discard(struct pipe *pipe) {
+    uint8_t bytes[4096];
+    while (tls_read(&pipe->tls, bytes, sizeof bytes) > 0)
+        ;
+}
+
+/* Whether a relay has passed on all that was said, as far as can be known: the peer has answered
+ * our goodbye. Who answers leaves the end to the other one. */
+static bool is_answered(const struct pipe *pipe) {
+    return !pipe->last && pipe->tls.over != 0;
+}
+
 /* A peer that has acknowledged everything and is silent needs no more time. One that goes on
  * sending would answer a close with a reset, and some systems throw away what was not read yet when
  * that comes; it gets the full time. */
@@ -99,7 +111,7 @@ static void on_linger(uv_timer_t *timer) {
     pipe->lingered_ms += LINGER_STEP_MS;
     bool delivered = pipe->finished &&
                      ioctl(pipe_descriptor(pipe), SIOCOUTQ, &unacknowledged) == 0 &&
-                     unacknowledged == 0;
+                     unacknowledged == 0 && (!pipe->relayed || is_answered(pipe));
     if (pipe->lingered_ms >= PIPE_LINGER_MS || (delivered && !pipe->heard))
         pipe_destroy(pipe);
     pipe->heard = false;
@@ -125,9 +137,14 @@ void pipe_close(struct pipe *pipe, pipe_cb closed, void *arg) {
         pipe_destroy(pipe);
         return;
     }
+    if (!pipe->finishing)
+        pipe->last = pipe->tls.over != 0;
     tls_goodbye(&pipe->tls);
     pipe->finishing = true;
-    tls_feed(&pipe->tls, NULL, 0);
+    if (pipe->relayed)
+        pipe_discard(pipe);
+    else
+        tls_feed(&pipe->tls, NULL, 0);
     pipe_flush(pipe);
     pipe_linger_check(pipe);
     if (pipe->destroyed)

@@ -76,7 +76,8 @@ void pipe_flush(struct pipe *pipe) {
     }
     if (pipe->finishing && !pipe->finished && pipe->out.length == 0 && !pipe->destroyed) {
         pipe->finished = true;
-        shutdown(pipe_descriptor(pipe), SHUT_WR);
+        if (!pipe->relayed)
+            shutdown(pipe_descriptor(pipe), SHUT_WR);
         pipe_linger_check(pipe);
     }
 }
@@ -111,6 +112,10 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer) {
         pipe_linger_check(pipe);
     } else if (pipe->state == PIPE_CLOSING) {
         pipe->heard = true;
+        if (pipe->relayed) {
+            tls_feed(&pipe->tls, (const uint8_t *)buffer->base, (size_t)n);
+            pipe_discard(pipe);
+        }
         return;
     } else if (pipe->tls.in_length == 0) {
         tls_feed(&pipe->tls, (const uint8_t *)buffer->base, (size_t)n);

@@ -40,6 +40,8 @@ struct pipe {
     uint8_t verdict[VERDICT_SIZE];
     uint8_t token[PIPE_TOKEN_SIZE];
     bool server, reading, finishing, finished, destroyed, heard;
+    bool relayed; /* see pipe_relayed */
+    bool last;    /* the peer had said goodbye before us */
 };
 
 /* The buffer that all pipes of a thread read into; what is not consumed at once is copied out.
@@ -69,6 +71,9 @@ void pipe_kick(struct pipe *pipe);
 void pipe_failed(struct pipe *pipe, int status);
 
 int pipe_descriptor(const struct pipe *pipe);
+
+/* Decrypts and discards what has arrived: who lingers at a relay waits for the peer's goodbye. */
+void pipe_discard(struct pipe *pipe);
 
 /* Closes a lingering pipe that has nothing to wait for any more. */
 void pipe_linger_check(struct pipe *pipe);

@@ -400,8 +400,11 @@ int turn_permit(struct turn *turn, const struct ip *ips, size_t count, unsigned 
     size_t more = 0;
     if (turn->state != TURN_OPEN)
         return turn->status ? turn->status : UV_EBUSY;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
+        if (ips[i].family != turn->facts.relayed.ip.family)
+            return UV_EAFNOSUPPORT;
         more += !is_permitted(turn, &ips[i]);
+    }
     if (count > TURN_PEERS_MAX || turn->permit_count + more > TURN_PEERS_MAX)
         return UV_ENOBUFS;
     struct turn_question *question = turn_ask(turn, TURN_CREATE_PERMISSION, done, arg);

@@ -85,7 +85,8 @@ const char *turn_reason(const struct turn *turn); /* static text: why TLS failed
 /* 0 while it lives; else why it ended, and with which error of the server's. */
 int turn_status(const struct turn *turn, uint16_t *error);
 
-/* Lets these addresses connect. UV_ENOBUFS when there are more than TURN_PEERS_MAX in all. */
+/* Lets these addresses connect. UV_ENOBUFS when there are more than TURN_PEERS_MAX in all,
+ * UV_EAFNOSUPPORT when one is of another family than the relay. */
 int turn_permit(struct turn *turn, const struct ip *ips, size_t count, unsigned timeout_ms,
                 turn_cb done, void *arg, struct turn_question **out);
 /* Connects from the relayed address to this peer, whose address must be permitted. */

@@ -217,7 +217,8 @@ local function main(arguments)
     status = on_loopback(options.json)
   else
     local net <close>, message = require("p2pd.lab").up {
-      a = { nat = NATS[1], delay_ms = LINK_MS, ipv6 = "none" }, b = { nat = NATS[2], delay_ms = LINK_MS, ipv6 = "none" },
+      a = { nat = NATS[1], delay_ms = LINK_MS, ipv6 = "none" },
+      b = { nat = NATS[2], delay_ms = LINK_MS, ipv6 = "none" },
     }
     if not net then say("%s. So there is no lab, and both nodes run on loopback.", (message:gsub("^%u+: ", ""))) end
     status = net and in_lab(net, options.json) or not net and on_loopback(options.json)

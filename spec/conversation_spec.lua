@@ -75,8 +75,8 @@ describe("a conversation", function()
   end))
 
   it("does not mix with others of the same peers", run(function()
-    local seen, strategy = {}, nil
-    strategy = {
+    local seen = {}
+    local strategy = {
       name = "talk", timeout = 5,
       connect = function(ctx)
         local own = tostring(ctx):sub(1, 0) .. tostring(math.random(1 << 30))

@@ -5,6 +5,7 @@ local labs = require "spec.support.lab"
 local run = require "spec.support.run"
 
 local obstacle = labs.obstacle(labs.users()[1])
+local SANITIZED = os.getenv "P2PD_SANITIZED" ~= nil
 
 local function test(name, f)
   it(name, obstacle and function() pending("no namespaces here: " .. obstacle) end or run(f))
@@ -86,7 +87,9 @@ describe("a relay outside", function()
     end)
   end)
 
-  test("shows whether a mapped port works", function()
+  test("shows whether a mapped port works", SANITIZED and function()
+    pending "miniupnpc reads texts beyond their end"
+  end or function()
     local net <close> = assert(lab.up { a = { nat = "port-restricted/equal", portmap = true } })
     net:guard(function()
       local a = assert(net:host "a")

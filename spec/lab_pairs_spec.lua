@@ -24,6 +24,8 @@ local PAIRS = {
 local RELAY_BY = 3000 -- ms: "never later than 3 s after the start"; what it takes then comes on top
 local SLACK = 1500    -- ms, for machines that have other things to do
 
+local SANITIZED = os.getenv "P2PD_SANITIZED" ~= nil -- all of this is what the sanitizers see in other specs, too
+
 local user = labs.users()[1]
 local obstacle = labs.obstacle(user)
 
@@ -35,16 +37,18 @@ describe("a pair of routers", function()
     user:stop()
   end)
 
-  local function runs_of(...)
+  -- Every `step`th pair.
+  local function runs_of(step, ...)
     local names, path = {}, user.tmp .. "/pairs.json"
-    for i, pair in ipairs(PAIRS) do names[i] = pair[1] .. ":" .. pair[2] end
+    for i = 1, #PAIRS, step do names[#names + 1] = PAIRS[i][1] .. ":" .. PAIRS[i][2] end
     local command = user:command("lab", "matrix", "--pairs", table.concat(names, ","), "--json", path, ...)
     command.timeout = 150
     local ended = program.run(command)
     local text = processes.read(path)
     assert(text ~= "", ended.out .. ended.err)
     local runs = cjson.decode(text).runs
-    assert.equal(#PAIRS, #runs, ended.err)
+    assert.equal(#names, #runs, ended.err)
+    os.remove(path)
     return runs
   end
 
@@ -64,12 +68,12 @@ describe("a pair of routers", function()
 
   for _, word in ipairs { "drop", "reset" } do
     test("meets as theory allows where uninvited SYNs get a " .. word, function()
-      for _, run in ipairs(runs_of("--uninvited", word)) do meets(run) end
+      for _, run in ipairs(runs_of(SANITIZED and 6 or word == "drop" and 1 or 2, "--uninvited", word)) do meets(run) end
     end)
   end
 
   test("meets beside other people's flows, and when packets are lost", function()
-    for _, run in ipairs(runs_of("--loss", "0.02", "--noise", "5")) do
+    for _, run in ipairs(runs_of(SANITIZED and 6 or 3, "--loss", "0.02", "--noise", "5")) do
       assert(run.ok, ("%s > %s: %s"):format(run.from, run.to, run.text or run.message))
     end
   end)

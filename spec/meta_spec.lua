@@ -136,6 +136,7 @@ local function at_run_time()
     clock = require "p2pd.clock", nat = require "p2pd.nat", nic = require "p2pd.nic",
     netcheck = require "p2pd.netcheck", reach = require "p2pd.reach",
     portmap = require "p2pd.portmap", mapping = require("p2pd.portmap").methods,
+    turn = require "p2pd.turn", allocation = require("p2pd.turn").methods, punch = require "p2pd.punch",
   }
   found.watcher = debug.getregistry()["p2pd.nic_watcher"].__index
   p2pd.pipeline.run({
@@ -202,7 +203,8 @@ describe("lua/meta", function()
 
   it("knows the fields of the library's parts, and the options that the code takes", function()
     assert.same({
-      "address", "clock", "lab", "nat", "netcheck", "nic", "pipeline", "portmap", "reach", "settings", "stun",
+      "address", "clock", "lab", "nat", "netcheck", "nic", "pipeline", "portmap", "punch", "reach", "settings", "stun",
+      "turn",
     }, keys(fields "p2pd"))
     local source = read "lua/p2pd/node.lua"
     for class, variable in pairs {
@@ -340,7 +342,7 @@ describe("the guide and the README", function()
   it("name the counters of signaling", function()
     local listed, there = { accepted = true }, {}
     for name in read("lua/doc/signaling.md"):gmatch "\n| `(%l+)` | " do listed[name] = true end
-    for name in ("kind id re from"):gmatch "%w+" do listed[name] = nil end
+    for name in ("kind id re from talk more age"):gmatch "%w+" do listed[name] = nil end
     for name in read("core/inbox.h"):gmatch "X%((%l+), \"" do there[name] = true end
     assert.same(keys(there), keys(listed))
   end)
@@ -423,7 +425,8 @@ describe("the README", function()
       ["`p2pd.address`"] = "address", ["`p2pd.pipeline`"] = "pipeline", ["strategy, ctx"] = "ctx", report = "report",
       ["`p2pd.settings`"] = "settings", ["`p2pd.lab`"] = "lab", ["`p2pd.clock`"] = "clock", ["`p2pd.nat`"] = "nat",
       ["`p2pd.nic`"] = "nic", ["`p2pd.portmap`"] = "portmap", ["`p2pd.stun`"] = "stun",
-      ["`p2pd.netcheck`"] = "netcheck", ["`p2pd.reach`"] = "reach",
+      ["`p2pd.netcheck`"] = "netcheck", ["`p2pd.reach`"] = "reach", ["`p2pd.punch`"] = "punch",
+      ["`p2pd.turn`"] = "turn",
     }
     for part, names, link in read("README.md"):gmatch "\n| ([^|]-) | ([^|]-) | %[[%w.]+%]%((lua/meta/%w+%.lua)%) |" do
       local owner = assert(owners[part], part)

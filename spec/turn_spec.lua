@@ -259,12 +259,17 @@ describe("turn", function()
     local too_many = {}
     for i = 1, 31 do too_many[i] = "192.0.2." .. i end
     assert.equal("ENOBUFS", select(3, allocation:permit(table.unpack(too_many))))
+    assert.equal("EAFNOSUPPORT", select(3, allocation:permit "2001:db8::1"))
+    local mixed <close> = assert(turn.allocate { server = server, permit = { "2001:db8::1", "127.0.0.1" } })
+    local third <close> = peer_to(mixed.ip, mixed.port)
+    assert(mixed:wait(3)):close()
+    assert.is_truthy(third)
   end))
 
   it("gives each waiting task a peer of its own", run(function()
     local allocation <close> = assert(turn.allocate { server = server, permit = LOCAL })
     local tasks <close> = task.group()
-    local ports = {}
+    local ports, began = {}, task.now()
     for _ = 1, 3 do
       tasks:spawn(function()
         local socket <close>, _, port = assert(allocation:wait(3))
@@ -278,6 +283,7 @@ describe("turn", function()
     local peers = {}
     for i = 1, 3 do peers[i] = peer_to(allocation.ip, allocation.port) end
     for _, one in ipairs(tasks) do one:wait() end
+    assert.is_true(task.now() - began < 1)
     for _, peer in ipairs(peers) do
       assert.is_true(ports[peer.stream:getsockname().port])
       peer.stream:close()
@@ -316,7 +322,9 @@ describe("turn", function()
       end
       task.sleep(0.01)
       dying.process:kill "sigkill"
-      for _, one in ipairs(tasks) do one:wait() end
+      assert.is_true(seconds(function()
+        for _, one in ipairs(tasks) do one:wait() end
+      end) < 1)
       assert.same({ "ECONNRESET", "ECONNRESET" }, codes)
       local message, code = allocation:failed()
       assert.equal("ECONNRESET", code)
@@ -370,6 +378,18 @@ describe("turn", function()
     assert.is_true(took >= 0.45 and took < 1)
     allocation:close()
     await(function() return late.connections[1].ended and silent.connections[1].ended end)
+    local calls = {}
+    local function together(call, honest)
+      if not call.signed then return honest(call) end
+      calls[#calls + 1] = call
+      for i = 1, #calls == 2 and 2 or 0 do honest(calls[i]) end
+    end
+    local one <close> = bad_turn.start { Allocate = together }
+    local other <close> = bad_turn.start { Allocate = together }
+    allocation = assert(turn.race { servers = { one, other } })
+    local loser = allocation.server_port == one.port and other or one
+    await(function() return loser.connections[1].ended end)
+    allocation:close()
     took = seconds(function()
       allocation = assert(turn.race { servers = {
         { host = "127.0.0.1", port = 1, user = "u", password = "p" }, { host = "127.0.0.1", port = 1 }, server, server,
@@ -593,6 +613,8 @@ describe("turn", function()
       end
       local led <close> = try(onward("127.0.0.1", to.port))
       assert.equal(to.port, led.relay.server_port)
+      local later <close> = try { Allocate = signed(onward("127.0.0.1", to.port).Allocate) }
+      assert.equal(to.port, later.relay.server_port)
       local loop <close> = bad_turn.start(onward("127.0.0.1", to.port))
       for _, manner in ipairs {
         onward("127.0.0.1", loop.port), onward("192.168.1.1", 3478), onward("224.0.0.1", 3478), onward("::1", 3478),

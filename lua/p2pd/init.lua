@@ -21,8 +21,8 @@ end
 -- The other parts are loaded when they are first asked for: a script that only sleeps starts at once.
 local parts = {
   address = "p2pd.address", clock = "p2pd.clock", lab = "p2pd.lab", nat = "p2pd.nat", netcheck = "p2pd.netcheck",
-  nic = "p2pd.nic", pipeline = "p2pd.pipeline", portmap = "p2pd.portmap", reach = "p2pd.reach",
-  settings = "p2pd.settings", stun = "p2pd.stun",
+  nic = "p2pd.nic", pipeline = "p2pd.pipeline", portmap = "p2pd.portmap", punch = "p2pd.punch",
+  reach = "p2pd.reach", settings = "p2pd.settings", stun = "p2pd.stun", turn = "p2pd.turn",
 }
 
 return setmetatable(M, {

@@ -143,6 +143,7 @@ local function means_of(self, peer, role)
       return pipes.dial {
         identity = self.identity, expect = peer.node_id, role = options.role, token = options.token,
         ip = options.ip, port = options.port, local_ip = options.local_ip, timeout = options.timeout,
+        relayed = options.relayed,
       }
     end
     if options.role == "server" then return self.strangers:dial(options.ip, dial) end
@@ -151,7 +152,7 @@ local function means_of(self, peer, role)
   function own_means.adopt(options)
     local pipe, message, code = pipes.adopt {
       identity = self.identity, expect = peer.node_id, role = tls_role, socket = options.socket,
-      timeout = options.timeout,
+      timeout = options.timeout, relayed = options.keep ~= nil,
     }
     if pipe and options.keep then pipes.keep(pipe, options.keep) end
     return pipe, message, code

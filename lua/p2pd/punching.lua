@@ -5,16 +5,16 @@
 --   a new one for each, that follow          samples, just before: the next ports are foreseen from them, and told
 --   a new one for each, at random            nothing to tell; many tries, if the other side's is kept
 --
--- Which burst that makes is core.punch.plan's to say, the same at both ends. The side that is asked answers with its
+-- Which burst that makes is p2pd.punch.plan's to say, the same at both ends. The side that is asked answers with its
 -- own facts, and fires when its answer arrives; the side that asked fires when it has the answer.
-local core = require "p2pd.core"
 local facts = require "p2pd.punch_facts"
+local plans = require "p2pd.punch"
 local task = require "p2pd.task"
 
 local M = {}
 
 local FAMILIES = { ipv6 = 6, ipv4 = 4 }
-local SAMPLES, FORESEEN = 2, 8 -- ports that are looked at, and foreseen from them, where core.punch does not say
+local SAMPLES, FORESEEN = 2, 8 -- ports that are looked at, and foreseen from them, where p2pd.punch does not say
 local LEAST_PATIENCE = 0.25    -- seconds that a try gets, and as many signal times:
 local SIGNAL_TIMES = 4
 local GROWTH = 1.2             -- each try gets so much more time than the one before
@@ -163,7 +163,7 @@ function punch:make_ready(route, own)
   if route.samples then route.samples:close() end
   route.samples = samples
   local foreseen
-  foreseen, message, code = core.punch.predict {
+  foreseen, message, code = plans.predict {
     nat = own.nat, delta = own.delta, value = own.value, first = own.first, last = own.last, samples = samples,
     count = tactic and needs.own_ports or FORESEEN,
   }
@@ -220,7 +220,7 @@ end
 -- Opens the way of one route: our ports are ready, and the peer's are known.
 function punch:fire(route, at)
   local ctx, own, peer, try = self.ctx, route.own, route.peer, self.try
-  local plan, message, code = core.punch.plan {
+  local plan, message, code = plans.plan {
     own = own, peer = peer, role = ctx.role, try = try, rtt_ms = 2000 * ctx:signal_time(), seed = math.random(0),
   }
   if not plan then return nil, message, code end
@@ -269,7 +269,7 @@ function punch:look_behind(route, own, plan, at)
   look:close()
   route.samples:close()
   list[#list + 1] = look[1]
-  local seen, unknown = core.punch.between {
+  local seen, unknown = plans.between {
     nat = own.nat, delta = own.delta, value = own.value, first = own.first, last = own.last, list = list,
   }
   if not seen or try ~= self.try then return end
@@ -293,7 +293,7 @@ function punch:aim_again(route, message)
   local ports = facts.read_ports(message.ports)
   if not puncher or #ports == 0 then return end
   peer.ports, peer.exact = ports, true
-  local plan = core.punch.plan {
+  local plan = plans.plan {
     own = route.own, peer = peer, role = self.ctx.role, try = self.try, seed = math.random(0),
   }
   if plan then puncher:fire(plan.shots, { revive = plan.revive.times, revive_gap_ms = plan.revive.gap_ms }) end

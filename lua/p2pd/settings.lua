@@ -19,7 +19,9 @@ end
 local lists = {
   mqtt = with { tls = "boolean?", ca = "string?" },
   stun = entry,
-  turn = with { transport = "string?", user = "string?", password = "string?", realm = "string?" },
+  turn = with {
+    transport = "string?", user = "string?", password = "string?", realm = "string?", ca = "string?",
+  },
   ntp = entry,
   names = with { key = "string?" },
 }

@@ -61,11 +61,21 @@ local function is_of_use(allocation)
   return relay == "global" or relay == server
 end
 
+-- Those of the addresses that can come to the relay at all: a server that is asked for others as well refuses all.
+local function can_come(list, server_ip, family)
+  local found, local_too = {}, core.address.ip(server_ip).kind ~= "global"
+  for _, text in ipairs(list or {}) do
+    local ip = core.address.ip(text)
+    if ip.family == family and (local_too or ip.kind == "global") then found[#found + 1] = text end
+  end
+  return found
+end
+
 local function allocate_at(server, ip, options, timeout)
   local allocation, message, code, number = core.turn.open {
     ip = ip, port = server.port, host = server.host, tls = server.transport == "tls", ca = server.ca,
     user = server.user, password = server.password, local_ip = options.ip, family = options.family,
-    permit = options.permit, timeout = timeout,
+    permit = can_come(options.permit, ip, options.family or 4), timeout = timeout,
   }
   if not allocation then return nil, message, code, number end
   if is_of_use(allocation) then return allocation end

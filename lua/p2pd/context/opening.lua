@@ -82,7 +82,7 @@ function methods:dial(options)
   local ended = scope.root.report:dial(scope.node, to, options.scope)
   local pipe, message
   pipe, message, code = scope.root.means.dial {
-    ip = ip, port = port, timeout = timeout, local_ip = options.local_ip, token = token,
+    ip = ip, port = port, timeout = timeout, local_ip = options.local_ip, token = token, relayed = options.relayed,
     role = self.role == "connect" and "client" or "server",
   }
   ended(pipe ~= nil, code)

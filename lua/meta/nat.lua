@@ -32,7 +32,7 @@ local nat = {}
 ---@field value integer of independent and dependent: from one external port to the next; else 0
 ---@field range? integer[] the first and the last external port, as far as they show
 ---@field confidence number 0 to 1, that type, delta and value are right; at most 0.5 for TCP where it depends on who is
---- let in, as that is seen by UDP only
+--- let in, as that is seen by UDP only, unless `turn` has shown that everybody is
 ---@field type_confidence number of the type alone
 ---@field delta_confidence number of delta and value alone
 ---@field translated boolean the external address is another one than ours

@@ -30,8 +30,8 @@ local node = {}
 ---@return string
 function node:address() end
 
---- What this node's router does to TCP, as strategies get it by `ctx:facts`. Waits until it has been examined, which takes
---- about a second after the start unless it is known from before; 2 s at most unless given.
+--- What this node's router does to TCP, as strategies get it by `ctx:facts`. Waits until it has been examined, which
+--- takes about a second after the start unless it is known from before; 1.6 s at most unless given.
 ---@param family 4|6
 ---@param timeout? number seconds
 ---@return p2pd.Facts? facts

@@ -14,12 +14,14 @@
 ---@field nic p2pd.nic this machine's interfaces and routes
 ---@field pipeline p2pd.pipeline strategies, and how to combine them
 ---@field portmap p2pd.portmap ports of the router that lead to this machine
+---@field punch p2pd.punch what is fired when, so that two routers open for each other
 ---@field reach p2pd.reach by which means two nodes can meet
 ---@field settings p2pd.settings which servers a node uses
 ---@field stun p2pd.stun from where packets seem to come
+---@field turn p2pd.turn relays
 local p2pd = {}
 
---- What went wrong, as one word. The first twelve are ours; the others are the system's, by libuv's names.
+--- What went wrong, as one word. The first fourteen are ours; the others are the system's, by libuv's names.
 ---@alias p2pd.Code
 ---| "ECLOSED" it was closed
 ---| "EDEADLOCK" nothing is left that could wake it

@@ -18,8 +18,9 @@ function pipeline.race(list) end
 
 --- The first at once, each other one so many seconds after the one before it, or as soon as that one has failed. The
 --- first that connects ends the others (as RFC 8305, section 5, has it for addresses). Use: `stagger(0.25) {
---- "direct", "reverse" }`.
----@param seconds number|fun(ctx: p2pd.Context): number
+--- "direct", "reverse" }`. A function in place of the seconds is asked as each one starts, with its place in the list,
+--- how long it has before the next one; 0 starts that at once.
+---@param seconds number|fun(ctx: p2pd.Context, place: integer): number
 ---@return fun(list: (p2pd.Strategy|string)[]): p2pd.Strategy
 function pipeline.stagger(seconds) end
 
@@ -41,8 +42,9 @@ function pipeline.retry(times, strategy) end
 ---@return p2pd.Strategy
 function pipeline.when(predicate, strategy) end
 
---- What a node uses unless told otherwise: direct at once, and reverse 0.25 seconds later; at once too when uninvited
---- connections probably do not reach the peer.
+--- What a node uses unless told otherwise: direct, reverse and punch, then a relay. Peers that are near or not behind a
+--- router are dialed first, and the next way follows 0.25 seconds later; others are tried by all three at once. A relay
+--- is asked for when these have failed, and 2.4 seconds after the start at the latest. `:help strategies`.
 ---@return p2pd.Strategy
 function pipeline.default() end
 

@@ -5,7 +5,7 @@
 ---@class p2pd.Settings
 ---@field mqtt? p2pd.Broker[] brokers for signaling; 15 built in
 ---@field stun? p2pd.Server[] servers that say which address they see
----@field turn? p2pd.TurnServer[] relays; not used yet
+---@field turn? p2pd.TurnServer[] relays, in the order in which they are asked; none built in
 ---@field ntp? p2pd.Server[] clocks, by which a node corrects the time in its messages
 ---@field names? p2pd.NameServer[] name servers; not used yet
 ---@field clock_error? number seconds by which this program sees a wrong time, for tests and labs; 0 unless given
@@ -18,11 +18,13 @@
 ---@field tls? boolean TLS 1.2 or later, with a certificate that is valid for `host`; false unless given
 ---@field ca? string a PEM file with an authority to trust besides those of the system
 
+--- A TURN server that relays TCP (RFC 6062), and an account there: without user and password it is of no use.
 ---@class p2pd.TurnServer : p2pd.Server
----@field transport? "udp"|"tcp"|"tls"
+---@field transport? "udp"|"tcp"|"tls" tls gets out of networks that let little else out; udp counts as tcp here
 ---@field user? string
 ---@field password? string
----@field realm? string
+---@field realm? string for people: what counts is the one that the server tells
+---@field ca? string a PEM file with an authority to trust besides those of the system
 
 ---@class p2pd.NameServer : p2pd.Server
 ---@field key? string its public key in hexadecimal digits

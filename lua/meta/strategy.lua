@@ -45,13 +45,15 @@ function ctx:candidates() end
 ---@field timeout? number seconds, 10 unless given; never more than remain
 ---@field token? string 32 hexadecimal digits; only in `respond`, where the peer must be told it is us
 ---@field local_ip? string the address of ours to dial from
----@field relayed? boolean it is an address that a relay gave the peer: in `respond` such a one may be dialed, too
+---@field relayed? boolean it leads to a relay of the peer's: in `respond` such an address may be dialed, too, and the
+---  pipe ends as relays want it
 
 --- Connects to an address, and proves both keys. Whoever wants the connection is the TLS client; in `respond` this
 --- side is the server, shows the token first, and has its pipe when the peer has committed to it (RFC 8446; `:help
---- pipes`). In `respond` only the addresses of `ctx:candidates` are dialed. Multicast, broadcast and unspecified ones
---- never are: EACCES. Other codes: ETIMEDOUT, ECONNREFUSED and others of the system's, EPEER, ETLS, ELOST (the peer
---- kept another pipe).
+--- pipes`). In `respond` only the addresses of `ctx:candidates` are dialed, and with `relayed` those that the peer may
+--- have from a relay: not private ones of other networks, no port below 1024. Multicast, broadcast and unspecified ones
+--- never are: EACCES. Other codes: EAGAIN (in `respond`, dialed in vain too often), ETIMEDOUT, ECONNREFUSED and others
+--- of the system's, EPEER, ETLS, ELOST (the peer kept another pipe).
 ---@param options p2pd.DialOptions
 ---@return p2pd.Pipe? pipe
 ---@return string? message
@@ -97,7 +99,8 @@ function ctx:send(fields) end
 ---@return p2pd.Code? code
 function ctx:request(fields, timeout) end
 
---- Answers the message that `respond` was given. A repetition of that message gets the same answer by itself.
+--- Answers the message that `respond` was given, or one of the peer's from `receive`. A repetition of that message gets
+--- the same answer by itself.
 ---@param message table
 ---@param fields table
 ---@return integer? brokers
@@ -106,8 +109,10 @@ function ctx:request(fields, timeout) end
 function ctx:reply(message, fields) end
 
 --- Waits for what the peer says next in the conversation of this strategy. A conversation begins with the request that
---- `respond` is called with; in it both sides send and request as they like. Each message has `age`, the seconds that it
---- was under way by the clocks of both. Fails with ETIMEDOUT, ENOBUFS.
+--- `respond` is called with; in it both sides send and request as they like, and `reply` to each other's requests.
+--- What comes waits here, 8 messages at most, from the first `receive`, `send` or `request` of this side on. Each
+--- message has `age`, the seconds that it was under way by the clocks of both. Fails with ETIMEDOUT, ENOBUFS (128
+--- conversations are held already), EEXIST.
 ---@param timeout? number seconds; never more than remain
 ---@return table? message
 ---@return string? why
@@ -118,19 +123,24 @@ function ctx:receive(timeout) end
 ---@return number seconds from 0.001 to 2
 function ctx:signal_time() end
 
+--- What the two sides can agree on as the time.
+---@return number seconds since 1970, corrected by time servers where the node asks some
+function ctx:clock() end
+
 --- What our router does to TCP, as `p2pd.nat` found it, and as peers are told.
 ---@class p2pd.Facts
 ---@field ip string the external address
----@field nat string as in an address
+---@field nat string a type as in `:help nat`
 ---@field delta string
 ---@field value integer of independent and dependent deltas
----@field first? integer external ports: the lowest seen to be used
----@field last? integer
----@field local_ip string
----@field translated boolean
----@field confidence number 0 to 1
+---@field first integer the lowest external port, as far as it shows
+---@field last integer
+---@field local_ip string our address
+---@field translated boolean whether the external one is another one
+---@field confidence number 0 to 1; 0: it was not examined, and is what is to be assumed then
 
---- What our router does; waits while it is still being examined, 2 s at most.
+--- What our router does, of the interface that leads out; waits while it is still being examined, 2 s at most. Fails
+--- with ENETUNREACH when no interface has an address of that family that leads out.
 ---@param family 4|6
 ---@return p2pd.Facts? facts
 ---@return string? message
@@ -143,32 +153,43 @@ function ctx:facts(family) end
 ---@field local_port integer
 ---@field external_ip string
 ---@field external_port integer
+---@field translated boolean
+---@field close fun(self: p2pd.Hold) gives the port back; so does the end of the strategy
 
 --- Takes a port from those that the node keeps ready, or makes one: two round trips to a STUN server. It is for routers
---- that map endpoint-independently (RFC 4787, 4.1). Fails with ENOTSUP (no STUN server), ETIMEDOUT.
+--- that map endpoint-independently (RFC 4787, 4.1). Fails with ENOTSUP (no STUN server), ETIMEDOUT, ENETUNREACH, EAGAIN
+--- (a router that keeps ports gives none its own number just now), EPROTO (what servers see can be nobody's address).
 ---@param family 4|6
 ---@return p2pd.Hold? hold
 ---@return string? message
 ---@return p2pd.Code? code
 function ctx:hold(family) end
 
---- Looks at the external ports of new local ports in a row, just now: `{ local_port, external_port }`, in the order of
---- their SYNs; the external port is 0 where no answer came. Two round trips.
+--- What was seen of new local ports, in the order of their SYNs; the external port is 0 where no answer came.
+---@class p2pd.Samples
+---@field [integer] { local_port: integer, external_port: integer, external_ip: string?, server_ip: string }
+---@field close fun(self: p2pd.Samples) ends its connections, and lets others look; so does the end of the strategy
+
+--- Looks which external ports new local ports in a row get, just now: connects from each to a STUN server. Two round
+--- trips. `p2pd.punch.predict` takes what is returned. Until it is closed, for 10 seconds at most, our router is not
+--- examined, and for 0.4 seconds nobody else of this node looks from any port: each would break the other's prediction.
+--- Fails with ENOTSUP (no STUN server), ETIMEDOUT, ENETUNREACH.
 ---@param family 4|6
----@param options? { count?: integer, local_port?: integer } 2 of them unless given, from any port unless given
----@return table[]? samples
+---@param options? { count?: integer, local_port?: integer } 2 unless given, 16 at most; any port unless given
+---@return p2pd.Samples? samples
 ---@return string? message
 ---@return p2pd.Code? code
 function ctx:sample(family, options) end
 
 ---@class p2pd.PuncherOptions
----@field ip string where the peer is; in `respond` one of its own addresses
----@field local_ip? string
+---@field ip string where the peer is: one of its own addresses; in `connect` another one of the Internet's, too
+---@field local_ip? string the address of ours to use
 ---@field syns? integer how many SYNs at most, 64 unless given. 2048 a minute may go to one address that proves nothing
 
 --- Opens TCP connections to a peer that does the same at that moment, from a thread of its own: a busy script does not
---- disturb it. `p2pd.PunchPlan` tells what to fire. Fails with EACCES (not an address of the peer's), EAGAIN (too much
---- was sent there).
+--- disturb it. `p2pd.punch.plan` tells what to fire. Of bursts of more than 200 SYNs a node sends one at a time: others
+--- wait. Fails with EACCES (not an address of the peer's), EINVAL (no address), EAGAIN (too much was sent there),
+--- ENETUNREACH and others of the system's.
 ---@param options p2pd.PuncherOptions
 ---@return p2pd.Puncher? puncher
 ---@return string? message
@@ -178,9 +199,9 @@ function ctx:puncher(options) end
 ---@class p2pd.Puncher
 local puncher = {}
 
---- Listens on a local port, for the peer's address alone.
----@param port integer
----@return boolean? ok
+--- Listens on a local port, for the peer's address alone. Fails with EADDRINUSE, EMFILE and others of the system's.
+---@param port integer 0: any
+---@return integer? port
 ---@return string? message
 ---@return p2pd.Code? code
 function puncher:listen(port) end
@@ -193,7 +214,8 @@ function puncher:listen(port) end
 ---@field ttl? integer so that it opens our router and does not come as far as the peer's
 ---@field listens? boolean listen on its local port, too
 
---- Sends a burst. One that is refused is sent again, so often, so long after.
+--- Sends a burst. A SYN that is refused is sent again, `revive` times, `revive_gap_ms` after the one before at the
+--- soonest. Fails with ENOBUFS (more than `syns` allow), EMFILE (the system allows no more open files).
 ---@param shots p2pd.Shot[]
 ---@param options? { at?: number, revive?: integer, revive_gap_ms?: number } `at`: a time of `ctx:now()`
 ---@return boolean? ok
@@ -201,27 +223,28 @@ function puncher:listen(port) end
 ---@return p2pd.Code? code
 function puncher:fire(shots, options) end
 
---- Waits for a connection on which the peer has proven its key.
+--- Waits for a connection on which the peer has proven its key; a stranger's does not hold up the peer's. Fails with
+--- ETIMEDOUT, ECANCELED (nothing is under way any more), EPEER, ETLS, ELOST, and as what was sent was answered.
 ---@param timeout? number seconds; never more than remain
 ---@return p2pd.Pipe? pipe
 ---@return string? message
 ---@return p2pd.Code? code
 function puncher:pipe(timeout) end
 
---- What was sent, and what came back: sent, refused, unreachable, open, and the first events.
----@return table
+--- What was sent, and what came back.
+---@return p2pd.PunchSeen
 function puncher:seen() end
 
 --- Ends it; the pipes that came of it stay.
 function puncher:close() end
 
 ---@class p2pd.RelayOptions
----@field permit? string[] addresses that may come
----@field family? 4|6
+---@field permit? string[] the addresses that may come, 32 at most; those that cannot come to this relay are passed over
+---@field family? 4|6 of the relay's address; 4 unless given
 ---@field timeout? number seconds, 5 unless given
 
---- An address at a TURN server of the settings, the first that gives one (RFC 8656; RFC 6062). Fails with ENOTSUP when
---- the settings name none.
+--- An address at a TURN server of the settings, the first that gives one (RFC 8656; RFC 6062): three round trips. Fails
+--- with ENOTSUP when the settings name none, and otherwise as `turn.allocate` does.
 ---@param options? p2pd.RelayOptions
 ---@return p2pd.Relay? relay
 ---@return string? message

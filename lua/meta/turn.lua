@@ -15,7 +15,8 @@ local turn = {}
 
 ---@class p2pd.TurnAllocateOptions
 ---@field server p2pd.TurnServer its transport "udp" counts as "tcp" here: datagrams are not relayed
----@field permit? string[] the addresses that may connect, 32 at most; more can be let in later
+---@field permit? string[] the addresses that may connect, 32 at most; more can be let in later. Those that cannot come
+---  to this relay (of the other family; private ones, where the server is not) are passed over
 ---@field ip? string the address to connect from
 ---@field family? 4|6 of the relay's address; 4 unless given
 ---@field timeout? number seconds; 5 unless given
@@ -72,8 +73,8 @@ function turn.probe(server, ip, port, timeout) end
 ---@field lifetime integer seconds, after which the server would end it if it were not renewed
 local allocation = {}
 
---- Lets connections from these addresses in, from any port, too. Fails with ENOBUFS beyond 32 in all, EPERM, ETIMEDOUT
---- after 5 s, and as the relay is lost.
+--- Lets connections from these addresses in, from any port, too. Fails with ENOBUFS beyond 32 in all, EAFNOSUPPORT
+--- (an address of the other family), EPERM, ETIMEDOUT after 5 s, and as the relay is lost.
 ---@param ... string
 ---@return boolean? ok
 ---@return string? message

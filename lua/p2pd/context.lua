@@ -27,6 +27,7 @@ local M = {}
 ---@field request fun(fields: table, timeout?: number): table?, string?, string?
 ---@field reply fun(message: table, fields: table): boolean?, string?, string?
 ---@field converse fun(name: string): table?, string?, string? with :receive([timeout]) and :close()
+---@field clock? fun(): number seconds since 1970, corrected
 ---@field prefixes fun(): table[]
 ---@field loopback_only fun(): boolean
 ---@field facts? fun(family: integer, timeout?: number): table?, string?, string?
@@ -44,7 +45,7 @@ local context = {}
 context.__index = context
 context.__name = "p2pd.context"
 
-for _, part in ipairs { opening, messages, punching, relaying } do
+for _, part in ipairs { opening, messages.methods, punching, relaying } do
   for name, method in pairs(part) do context[name] = method end
 end
 
@@ -239,6 +240,7 @@ function M.attempt(ctx, strategy, method, ...)
   local pipe, message, code, late
   do
     local scope <close> = root:child(strategy)
+    if method == "respond" then messages.listen(scope) end
     pipe, message, code = scope:run(checks.within(root, strategy.timeout), method, ...)
     late = scope.verdict and scope.verdict.code == "ETIMEDOUT"
     if pipe then

@@ -173,6 +173,7 @@ local function means_of(self, peer, role)
     return self.signaling:reply(peer, message, fields)
   end
   function own_means.converse(name) return self.signaling:converse(peer.node_id, name) end
+  function own_means.clock() return (self.signal:time()) end
   function own_means.prefixes() return self.network.prefixes end
   function own_means.loopback_only() return self.network.loopback_only end
   function own_means.facts(...) return self.network:facts(...) end

@@ -1,6 +1,6 @@
 -- punch_facts: what the two sides of a punch tell each other of their routers, and what follows from it. A side's
 -- facts: ip, nat, delta, value, first, last (external ports), ports (where it is to be met).
-local core = require "p2pd.core"
+local plans = require "p2pd.punch"
 
 local M = {}
 
@@ -22,7 +22,7 @@ end
 
 --- What both do, and what we need for it; nil, and why nothing can be done.
 function M.tactic(own, peer)
-  local tactic, needs, reason = core.punch.tactic(own, peer)
+  local tactic, needs, reason = plans.tactic(own, peer)
   if tactic == "none" then return nil, reason end
   if not tactic then return nil, (needs:gsub("^E%w+: ", "")) end
   return tactic, needs
@@ -38,7 +38,7 @@ function M.read_ports(said)
   return ports
 end
 
---- What a peer says of its router. Anything may be in it; core.punch looks at what is kept of it.
+--- What a peer says of its router. Anything may be in it; p2pd.punch looks at what is kept of it.
 function M.read(said)
   if type(said) ~= "table" then return nil end
   local facts = {}

@@ -17,6 +17,9 @@ local FAMILIES = { ipv6 = 6, ipv4 = 4 }
 local SAMPLES, FORESEEN = 2, 8 -- ports that are looked at, and foreseen from them, where p2pd.punch does not say
 local LEAST_PATIENCE = 0.25    -- seconds that a try gets, and as many signal times:
 local SIGNAL_TIMES = 4
+local SLOW = 0.4               -- seconds of a message's way from which on the two meet at a time by the true clock,
+local BUCKET = 0.25            -- a multiple of this: how long the way takes is then no good guess
+local LONGEST_WAIT = 4         -- seconds that a side waits for that at most
 local GROWTH = 1.2             -- each try gets so much more time than the one before
 local SILENCE = 4              -- seconds without a word after which the side that is asked gives up
 local BEHIND = 0.002           -- seconds after its last SYN that a look behind a burst leaves
@@ -299,16 +302,20 @@ function punch:aim_again(route, message)
   if plan then puncher:fire(plan.shots, { revive = plan.revive.times, revive_gap_ms = plan.revive.gap_ms }) end
 end
 
---- The side that asked: it has the answer, and fires as soon as its own ports are ready, which the other side is told.
+--- The side that asked: it has the answer, and fires as soon as its own ports are ready, which the other side is told;
+--- or at the time that the answer names.
+---@param reply table
 ---@return string? message, string? code when there is no way
-function punch:meet(said)
-  local message, code = self:compare(said)
+function punch:meet(reply)
+  local message, code = self:compare(reply.routes)
   if message then return message, code end
+  local wait = type(reply.at) == "number" and reply.at - self.ctx:clock() or 0
+  local at = wait > 0 and wait < LONGEST_WAIT and self.ctx:now() + wait or nil
   for _, route in pairs(self.routes) do
     if route.tactic and not route.reason then
       self.ctx:spawn(function()
         local ready, why, what = route.ready:wait()
-        if ready then ready, why, what = self:fire(route) end
+        if ready then ready, why, what = self:fire(route, at) end
         if not ready then self:give_up(route, why, what) end
       end)
     end
@@ -341,8 +348,11 @@ function punch:answer(message)
       if not fired then self:give_up(route, wrong, what) end
     end
   end
-  self.ctx:reply(message, { try = try, routes = routes })
-  local at = self.ctx:now() + self.ctx:signal_time()
+  local way = self.ctx:signal_time()
+  local clock = self.ctx:clock()
+  local agreed = way > SLOW and math.ceil((clock + 1.5 * way) / BUCKET) * BUCKET or nil
+  self.ctx:reply(message, { try = try, routes = routes, at = agreed })
+  local at = self.ctx:now() + (agreed and agreed - clock or way)
   for name in pairs(routes) do
     local route = self.routes[name]
     if route.tactic and route.fired ~= try then

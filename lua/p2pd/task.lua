@@ -38,6 +38,7 @@ local running = { ready = true, running = true, parked = true }
 -- A cancellation that comes while this waits must not end the waiting: it is raised again at the task's next wait. It
 -- comes once; where waiting is impossible (a forced end), those that were cancelled are left to themselves.
 function group.__close(self)
+  self.closing = true
   for _, task in ipairs(self) do task:cancel() end
   local interrupted = false
   for _, task in ipairs(self) do
@@ -49,9 +50,11 @@ function group.__close(self)
   end
 end
 
+-- One that is spawned while the scope is being left (by a task that has not come to a wait yet) is cancelled at once.
 function group:spawn(f, ...)
   local task = core.task.spawn(f, ...):observe()
   self[#self + 1] = task
+  if self.closing then task:cancel() end
   return task
 end
 

@@ -56,7 +56,8 @@ describe("a relayed pipe", function()
           return answer, code
         end)
         task.sleep(0.3)
-        local count, text, code = 0, nil, nil
+        local count = 0
+        local text, code
         repeat
           text, _, code = sink:recv(5)
           count = count + #(text or "")

@@ -3,7 +3,8 @@ local checks = require "p2pd.context.checks"
 local scope_module = require "p2pd.scope"
 local uv = require "luv"
 
-local methods = {}
+local M = { methods = {} }
+local methods = M.methods
 
 local TALK_SIZE = 8 -- bytes
 -- Seconds that a message takes one way: what is likely when none was seen yet, and what is believable.
@@ -36,6 +37,11 @@ local function join_conversation(scope)
   if not talk then return nil, message, code end
   scope.conversation, scope.talk = scope:take(talk), name
   return name
+end
+
+--- For context.attempt: who answers hears from the beginning what the peer says next.
+function M.listen(scope)
+  if type(scope.root.talk) == "string" then join_conversation(scope) end
 end
 
 -- The fields as they go out, in the conversation; nil, message, code when there is none.
@@ -110,4 +116,10 @@ function methods:reply(message, fields)
   return scope.root.means.reply(message, copy_fields(fields))
 end
 
-return methods
+--- What the two sides agree that the time is: seconds since 1970, by time servers where the node asks some.
+---@return number
+function methods:clock()
+  return checks.scope_of(self, 2).root.means.clock()
+end
+
+return M

@@ -25,7 +25,7 @@ return {
       reply, message, code = ctx:request { try = try, routes = punch:offer() }
       if not reply then return nil, message, code end
       if reply.kind == "refused" then return asking.refusal(reply, "the peer does not punch") end
-      message, code = punch:meet(reply.routes)
+      message, code = punch:meet(reply)
       if message then return nil, message, code end
       local pipe = punch:pipe(punch:patience(try))
       if pipe then return pipe end

@@ -17,6 +17,11 @@ local function externals(address)
   return list
 end
 
+-- The family in which both can come to a server: IPv4, unless one of them has none.
+local function family(ctx)
+  return #ctx.own.ipv4 > 0 and #ctx.peer.ipv4 > 0 and 4 or 6
+end
+
 -- What the peer says of a relay; anything may be in it.
 local function place(message)
   local port = math.tointeger(message.port)
@@ -55,7 +60,7 @@ local function come(ctx, to)
     local blocked = false
     for _, entry in ipairs(ctx.own.ipv4) do blocked = blocked or entry.nat == "blocked" end
     if not blocked then straight_failed:recv(FALLBACK) end
-    local relay, message, code = ctx:relay()
+    local relay, message, code = ctx:relay { family = to.ip:find(":", 1, true) and 6 or 4 }
     if not relay then return nil, message, code end
     local told
     told, message, code = ctx:request { permit = relay.ip }
@@ -76,7 +81,7 @@ end
 
 -- The side that connects: at a relay of its own.
 local function at_ours(ctx)
-  local relay, message, code = ctx:relay { permit = externals(ctx.peer) }
+  local relay, message, code = ctx:relay { permit = externals(ctx.peer), family = family(ctx) }
   if not relay then return nil, message, code end
   ctx:note("relay", ("%s:%d, by %s"):format(relay.ip, relay.port, relay.server))
   ctx:spawn(let_in, ctx, relay)
@@ -121,7 +126,7 @@ return {
 
   respond = function(ctx, message)
     if message.want then
-      local relay, why, code = ctx:relay { permit = externals(ctx.peer) }
+      local relay, why, code = ctx:relay { permit = externals(ctx.peer), family = family(ctx) }
       if not relay then return nil, why, code end
       ctx:spawn(let_in, ctx, relay)
       ctx:reply(message, { ip = relay.ip, port = relay.port })

@@ -57,6 +57,28 @@ static int walk(lua_State *L) {
     return 0;
 }
 
+static int index_with_fields(lua_State *L) {
+    lua_settop(L, 2);
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL)
+        return 1;
+    lua_getiuservalue(L, 1, 1);
+    lua_pushvalue(L, 2);
+    lua_rawget(L, -2);
+    return 1;
+}
+
+void module_type_with_fields(lua_State *L, const char *name, const luaL_Reg methods[],
+                             const luaL_Reg metamethods[]) {
+    module_type(L, name, methods, metamethods);
+    luaL_getmetatable(L, name);
+    lua_getfield(L, -1, "__index");
+    lua_pushvalue(L, -1);
+    lua_pushcclosure(L, index_with_fields, 1);
+    lua_setfield(L, -3, "__index");
+    lua_remove(L, -2);
+}
+
 /* luv.run(mode): within a task the loop runs already and goes on after the script's last line, so
  * that a script written for luv, which ends in uv.run(), works as it is. */
 static int run(lua_State *L) {

@@ -14,6 +14,11 @@ int luaopen_p2pd_core(lua_State *L);
 void module_type(lua_State *L, const char *name, const luaL_Reg methods[],
                  const luaL_Reg metamethods[]);
 
+/* The same; what is no method of such a userdata is looked up in the table that is its user
+ * value 1. Leaves the table of methods. */
+void module_type_with_fields(lua_State *L, const char *name, const luaL_Reg methods[],
+                             const luaL_Reg metamethods[]);
+
 int open_task(lua_State *L);
 int open_address(lua_State *L);
 int open_identity(lua_State *L);

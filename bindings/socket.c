@@ -27,18 +27,6 @@ static int close_(lua_State *L) {
     return 0;
 }
 
-/* The stack: socket, name. A method, or what is known of the connection. */
-static int index_(lua_State *L) {
-    luaL_checkudata(L, 1, SOCKET_TYPE);
-    lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL)
-        return 1;
-    lua_getiuservalue(L, 1, 1);
-    lua_pushvalue(L, 2);
-    lua_rawget(L, -2);
-    return 1;
-}
-
 static int tostring(lua_State *L) {
     const int *held = luaL_checkudata(L, 1, SOCKET_TYPE);
     lua_pushstring(L, *held < 0 ? "socket (closed)" : "socket (connected)");
@@ -46,12 +34,9 @@ static int tostring(lua_State *L) {
 }
 
 void open_socket(lua_State *L) {
-    module_type(L, SOCKET_TYPE, (const luaL_Reg[]){{"close", close_}, {NULL, NULL}},
-                (const luaL_Reg[]){
-                    {"__gc", close_}, {"__close", close_}, {"__tostring", tostring}, {NULL, NULL}});
-    luaL_getmetatable(L, SOCKET_TYPE);
-    lua_getfield(L, -1, "__index");
-    lua_pushcclosure(L, index_, 1);
-    lua_setfield(L, -2, "__index");
+    module_type_with_fields(
+        L, SOCKET_TYPE, (const luaL_Reg[]){{"close", close_}, {NULL, NULL}},
+        (const luaL_Reg[]){
+            {"__gc", close_}, {"__close", close_}, {"__tostring", tostring}, {NULL, NULL}});
     lua_pop(L, 1);
 }

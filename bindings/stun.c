@@ -416,18 +416,6 @@ static int close_connection(lua_State *L) {
     return 0;
 }
 
-/* A method, or a field of the table beside it. */
-static int index_(lua_State *L) {
-    lua_settop(L, 2);
-    lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL)
-        return 1;
-    lua_getiuservalue(L, 1, 1);
-    lua_pushvalue(L, 2);
-    lua_rawget(L, -2);
-    return 1;
-}
-
 static int tostring(lua_State *L) {
     const struct box *socket = luaL_testudata(L, 1, SOCKET_TYPE);
     const struct box *box = socket ? socket : check_connection(L);
@@ -455,26 +443,14 @@ static const luaL_Reg connection_metamethods[] = {{"__gc", close_connection},
                                                   {"__tostring", tostring},
                                                   {NULL, NULL}};
 
-/* Makes the type, and leaves the table of its methods. */
-static void make_type(lua_State *L, const char *name, const luaL_Reg methods[],
-                      const luaL_Reg metamethods[]) {
-    module_type(L, name, methods, metamethods);
-    luaL_getmetatable(L, name);
-    lua_getfield(L, -1, "__index");
-    lua_pushvalue(L, -1);
-    lua_pushcclosure(L, index_, 1);
-    lua_setfield(L, -3, "__index");
-    lua_remove(L, -2);
-}
-
 int open_stun(lua_State *L) {
     luaL_newlib(L,
                 ((const luaL_Reg[]){
                     {"socket", socket_}, {"connect", connect_}, {"lookup", lookup}, {NULL, NULL}}));
     lua_createtable(L, 0, 2);
-    make_type(L, SOCKET_TYPE, socket_methods, socket_metamethods);
+    module_type_with_fields(L, SOCKET_TYPE, socket_methods, socket_metamethods);
     lua_setfield(L, -2, "socket");
-    make_type(L, CONNECTION_TYPE, connection_methods, connection_metamethods);
+    module_type_with_fields(L, CONNECTION_TYPE, connection_methods, connection_metamethods);
     lua_setfield(L, -2, "connection");
     lua_setfield(L, -2, "methods"); /* for spec/meta_spec.lua */
     return 1;

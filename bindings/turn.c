@@ -287,18 +287,6 @@ static int close_(lua_State *L) {
     return 0;
 }
 
-/* A method, or a field of the table beside it. */
-static int index_(lua_State *L) {
-    lua_settop(L, 2);
-    lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL)
-        return 1;
-    lua_getiuservalue(L, 1, 1);
-    lua_pushvalue(L, 2);
-    lua_rawget(L, -2);
-    return 1;
-}
-
 static int tostring(lua_State *L) {
     const struct box *box = check_box(L);
     uint16_t error;
@@ -336,13 +324,7 @@ int open_turn(lua_State *L) {
     lua_setmetatable(L, -2);
     lua_setfield(L, LUA_REGISTRYINDEX, "p2pd.turn.pumps");
     luaL_newlib(L, ((const luaL_Reg[]){{"open", turn_open_allocation}, {NULL, NULL}}));
-    module_type(L, ALLOCATION_TYPE, methods, metamethods);
-    luaL_getmetatable(L, ALLOCATION_TYPE);
-    lua_getfield(L, -1, "__index");
-    lua_pushvalue(L, -1);
-    lua_pushcclosure(L, index_, 1);
-    lua_setfield(L, -3, "__index");
-    lua_setfield(L, -3, "methods"); /* for spec/meta_spec.lua */
-    lua_pop(L, 1);
+    module_type_with_fields(L, ALLOCATION_TYPE, methods, metamethods);
+    lua_setfield(L, -2, "methods"); /* for spec/meta_spec.lua */
     return 1;
 }

@@ -185,6 +185,7 @@ function ctx:sample(family, options) end
 ---@field ip string where the peer is: one of its own addresses; in `connect` another one of the Internet's, too
 ---@field local_ip? string the address of ours to use
 ---@field syns? integer how many SYNs at most, 64 unless given. 2048 a minute may go to one address that proves nothing
+---@field name? string what the report and its timeline call the burst; the address unless given
 
 --- Opens TCP connections to a peer that does the same at that moment, from a thread of its own: a busy script does not
 --- disturb it. `p2pd.punch.plan` tells what to fire. Of bursts of more than 200 SYNs a node sends one at a time: others

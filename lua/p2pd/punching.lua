@@ -230,6 +230,7 @@ function punch:fire(route, at)
   local puncher
   puncher, message, code = ctx:puncher {
     ip = peer.ip, local_ip = own.local_ip, syns = math.max(1, #plan.shots * (1 + plan.revive.times)),
+    name = ("%s try %d"):format(route.name, try),
   }
   if not puncher then return nil, message, code end
   for _, port in ipairs(plan.listen) do

@@ -1,9 +1,12 @@
 -- report: what one attempt did. Each rung (a strategy that is not made of others) is in it exactly once, whether it
 -- succeeded, failed, was cancelled, passed over or never reached.
+local marks = require "p2pd.report_marks"
 local task = require "p2pd.task"
 local why = require "p2pd.why"
 
 local M = {}
+
+local ms = marks.ms
 
 ---@class p2pd.Rung
 ---@field name string
@@ -15,8 +18,12 @@ local M = {}
 ---@field message? string the same as a sentence, "ECODE: …"
 ---@field skipped? string why it was passed over
 ---@field tries? integer how often it was tried, when more than once
+---@field earlier? table[] the tries before the last one: started_ms, ms, code
 ---@field notes? table<string, any> what the strategy noted: what it predicted, what it saw
 ---@field dials? table[] each address that was dialed: to, scope, started_ms, ms, ok, code
+---@field bursts? table[] each puncher: name, to, started_ms, ms, ok, numbers of what it saw, marks, unlisted
+---@field messages? table[] what was said and heard: ms, what
+---@field unlisted? integer earlier tries, bursts and messages for which there was no room
 ---@field traceback? string where it threw
 
 ---@class p2pd.Report
@@ -26,6 +33,7 @@ report.__name = "p2pd.report"
 
 local STEP = "  "
 local LONGEST_TEXT = 400
+local MOST_EARLIER, MOST_BURSTS, MOST_MESSAGES = 16, 48, 64 -- of a rung
 
 --- A new report; its clock starts with the attempt.
 ---@param options? { on_event?: fun(event: table) } on_event is the same as report:events(on_event)
@@ -83,12 +91,6 @@ local function clean_value(self, value, depth)
   return copy
 end
 
--- Milliseconds to a tenth; a whole number as such, so that JSON and people see 412, not 412.0.
-local function ms(seconds)
-  local tenths = math.floor(seconds * 10000 + 0.5)
-  return tenths % 10 == 0 and tenths // 10 or tenths / 10
-end
-
 --- From now on the text does not appear in the report, whatever notes or messages contain it.
 ---@param secret string
 function report:hide(secret)
@@ -115,6 +117,15 @@ function report:plan(strategy)
   self.root = add_node(self, nil, strategy)
 end
 
+-- Adds to a list of what a node did, as long as there is room.
+local function room_in(node, list, most, entry)
+  if #list >= most then
+    node.unlisted = (node.unlisted or 0) + 1
+    return
+  end
+  list[#list + 1] = entry
+end
+
 --- The node for a strategy that is about to run under `parent`: of its children that are this strategy the one that ran
 --- least often; one that was not declared as a child is added.
 function report:enter(parent, strategy)
@@ -129,6 +140,13 @@ function report:enter(parent, strategy)
     end
   end
   found = found or add_node(self, parent, strategy)
+  local before = found.result
+  if before and before.started_ms then
+    found.earlier = found.earlier or {}
+    room_in(found, found.earlier, MOST_EARLIER, {
+      started_ms = before.started_ms, ms = before.ms, code = before.code,
+    })
+  end
   found.running = true
   found.entered = found.entered + 1
   found.started = task.now()
@@ -141,18 +159,34 @@ local function each_rung(node, f)
   for _, child in ipairs(node.children) do each_rung(child, f) end
 end
 
-local function public(node)
-  local result = node.result or {}
+local function burst_table(self, burst)
+  local told = marks.burst(burst.look() or {}, self.started)
+  told.name, told.to, told.ok = burst.name, burst.to, burst.ok
+  told.started_ms = ms(burst.started - self.started)
+  told.ms = burst.ended and ms(burst.ended - burst.started)
+  return told
+end
+
+local function bursts_of(self, node)
+  if not node.bursts then return nil end
+  local list = {}
+  for i, burst in ipairs(node.bursts) do list[i] = burst.told or burst_table(self, burst) end
+  return list
+end
+
+local function public(self, node)
+  local result = node.running and { started_ms = ms(node.started - self.started) } or node.result or {}
   return {
     name = node.name, position = node.position, ok = result.ok or false, started_ms = result.started_ms,
     ms = result.ms, code = result.code, message = result.message, skipped = result.skipped,
-    tries = node.tries > 1 and node.tries or nil, notes = node.notes, dials = node.dials,
+    tries = node.tries > 1 and node.tries or nil, earlier = node.earlier, notes = node.notes, dials = node.dials,
+    bursts = bursts_of(self, node), messages = node.messages, unlisted = node.unlisted,
     traceback = result.traceback,
   }
 end
 
 local function emit(self, node)
-  local event = public(node)
+  local event = public(self, node)
   event.event, event.traceback = "rung", nil
   for _, listener in ipairs(self.listeners) do
     local ok, err = pcall(listener, event)
@@ -257,6 +291,31 @@ function report:dial(node, to, scope)
   end
 end
 
+--- Notes that packets are about to go out to an address, as a burst or several. `look` gives what was seen of them, as
+--- a puncher's `seen` does; the function that is returned takes whether a pipe came of it, and looks for the last time.
+---@param node table
+---@param to string
+---@param name? string what the strategy calls it
+---@param look fun(): table?
+---@return fun(ok: boolean)
+function report:burst(node, to, name, look)
+  local burst = { to = to, name = name and clean(self, name), started = task.now(), ok = false, look = look }
+  node.bursts = node.bursts or {}
+  room_in(node, node.bursts, MOST_BURSTS, burst)
+  return function(ok)
+    if burst.told then return end
+    burst.ok, burst.ended = ok, task.now()
+    burst.told = burst_table(self, burst)
+    burst.look = nil
+  end
+end
+
+--- Notes that something was said to the peer (a "request", "send", "answer"), or heard of it ("reply", "receive").
+function report:signal(node, what)
+  node.messages = node.messages or {}
+  room_in(node, node.messages, MOST_MESSAGES, { ms = ms(task.now() - self.started), what = what })
+end
+
 -- For the outside -------------------------------------------------------------------------------------------------
 
 --- Calls the function with each rung when it has ended, been passed over or cancelled, as a table with event = "rung";
@@ -272,7 +331,7 @@ end
 ---          rungs: p2pd.Rung[] }
 function report:table()
   local rungs = {}
-  each_rung(self.root, function(node) rungs[#rungs + 1] = public(node) end)
+  each_rung(self.root, function(node) rungs[#rungs + 1] = public(self, node) end)
   local told = {
     ok = self.winner ~= nil, ms = ms((self.ended or task.now()) - self.started), strategy = self.winner,
     code = self.code, message = self.message, rungs = rungs,

@@ -53,6 +53,11 @@ local function in_conversation(scope, fields)
   return copy_fields(fields, scope.strategy.name, talk, more)
 end
 
+-- Leaves in the report that something was said or heard.
+local function mark(scope, what)
+  scope.root.report:signal(scope.node, what)
+end
+
 --- Sends the peer a sealed message, once.
 ---@param fields table strings, numbers, booleans and tables of them; kind is the strategy's name unless given
 ---@return boolean? sent, string? message, string? code
@@ -62,6 +67,7 @@ function methods:send(fields)
   if scope.closed then return scope_module.refuse_closed() end
   local said, message, code = in_conversation(scope, fields)
   if not said then return nil, message, code end
+  mark(scope, "send")
   return scope.root.means.send(said)
 end
 
@@ -76,10 +82,13 @@ function methods:request(fields, timeout)
   if scope.closed then return scope_module.refuse_closed() end
   local said, message, code = in_conversation(scope, fields)
   if not said then return nil, message, code end
+  mark(scope, "request")
   local reply
   reply, message, code = scope.root.means.request(said, checks.within(scope, timeout))
-  if reply then scope.root.signal_time = reply.age end
-  return reply, message, code
+  if not reply then return nil, message, code end
+  mark(scope, "reply")
+  scope.root.signal_time = reply.age
+  return reply
 end
 
 --- Waits for the next message of the peer's in this strategy's conversation that is no reply: what it sent after the
@@ -92,7 +101,9 @@ function methods:receive(timeout)
   if scope.closed then return scope_module.refuse_closed() end
   local talk, message, code = join_conversation(scope)
   if not talk then return nil, message, code end
-  return scope.conversation:receive(checks.within(scope, timeout))
+  local heard, why, what = scope.conversation:receive(checks.within(scope, timeout))
+  if heard then mark(scope, "receive") end
+  return heard, why, what
 end
 
 --- How many seconds a message to the peer takes, one way: as the last one did.
@@ -113,6 +124,7 @@ function methods:reply(message, fields)
   check_fields(fields, 2)
   if scope.closed then return scope_module.refuse_closed() end
   scope.root.replied = true
+  mark(scope, "answer")
   return scope.root.means.reply(message, copy_fields(fields))
 end
 

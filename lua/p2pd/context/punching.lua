@@ -119,6 +119,7 @@ end
 function puncher:close()
   self.scope:release(self)
   self.core:close(self.proven)
+  self.ended(self.proven or false)
 end
 
 puncher.__close = puncher.close
@@ -127,13 +128,14 @@ function puncher:__tostring()
   return "puncher for " .. self.ip
 end
 
-local puncher_options = { ip = "string", local_ip = "string", syns = "number" }
+local puncher_options = { ip = "string", local_ip = "string", syns = "number", name = "string" }
 
 local never_punched = { unspecified = true, multicast = true, broadcast = true }
 
 --- Something that opens TCP connections to the peer's router and ours at once. In `respond` the address is one of the
 --- peer's own.
----@param options { ip: string, local_ip?: string, syns?: integer } where the peer is; how many SYNs at most
+---@param options { ip: string, local_ip?: string, syns?: integer, name?: string } where the peer is; how many SYNs at
+--- most; what the report calls it
 ---@return p2pd.Puncher? puncher, string? message, string? code
 function methods:puncher(options)
   local scope = checks.working_scope(self, 2)
@@ -152,7 +154,10 @@ function methods:puncher(options)
     remote_ip = ip, local_ip = options.local_ip, syns = options.syns, asked = self.role == "respond",
   })
   if not core then return nil, message, code end
-  return scope:take(setmetatable({ core = core, scope = scope, ip = ip }, puncher))
+  local ended = scope.root.report:burst(scope.node, ip, options.name, function()
+    return core.seen and core:seen() -- means of a test's may have none
+  end)
+  return scope:take(setmetatable({ core = core, scope = scope, ip = ip, ended = ended }, puncher))
 end
 
 return methods

@@ -77,7 +77,9 @@ end
 -- What a node or the pipeline calls and a script has no use for. Not part of what is promised.
 local internal = {
   pipe = { "admit", "commit" },
-  report = { "dial", "enter", "events", "failure", "finish", "hide", "leave", "note", "plan" },
+  report = {
+    "burst", "dial", "enter", "events", "failure", "finish", "hide", "leave", "note", "plan", "signal",
+  },
 }
 
 local nothing = function() return nil, "ENOTSUP: not here", "ENOTSUP" end
@@ -137,6 +139,7 @@ local function at_run_time()
     netcheck = require "p2pd.netcheck", reach = require "p2pd.reach",
     portmap = require "p2pd.portmap", mapping = require("p2pd.portmap").methods,
     turn = require "p2pd.turn", allocation = require("p2pd.turn").methods, punch = require "p2pd.punch",
+    timeline = require "p2pd.timeline",
   }
   found.watcher = debug.getregistry()["p2pd.nic_watcher"].__index
   p2pd.pipeline.run({
@@ -204,7 +207,7 @@ describe("lua/meta", function()
   it("knows the fields of the library's parts, and the options that the code takes", function()
     assert.same({
       "address", "clock", "lab", "nat", "netcheck", "nic", "pipeline", "portmap", "punch", "reach", "settings", "stun",
-      "turn",
+      "timeline", "turn",
     }, keys(fields "p2pd"))
     local source = read "lua/p2pd/node.lua"
     for class, variable in pairs {

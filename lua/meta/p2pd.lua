@@ -18,6 +18,7 @@
 ---@field reach p2pd.reach by which means two nodes can meet
 ---@field settings p2pd.settings which servers a node uses
 ---@field stun p2pd.stun from where packets seem to come
+---@field timeline p2pd.timeline what an attempt did over time, as text or as a picture
 ---@field turn p2pd.turn relays
 local p2pd = {}
 

@@ -22,7 +22,8 @@ end
 local parts = {
   address = "p2pd.address", clock = "p2pd.clock", lab = "p2pd.lab", nat = "p2pd.nat", netcheck = "p2pd.netcheck",
   nic = "p2pd.nic", pipeline = "p2pd.pipeline", portmap = "p2pd.portmap", punch = "p2pd.punch",
-  reach = "p2pd.reach", settings = "p2pd.settings", stun = "p2pd.stun", turn = "p2pd.turn",
+  reach = "p2pd.reach", settings = "p2pd.settings", stun = "p2pd.stun",
+  timeline = "p2pd.timeline", turn = "p2pd.turn",
 }
 
 return setmetatable(M, {

@@ -1,5 +1,6 @@
 -- Connect to a peer's address and join it to standard input and output.
 local cli = require "p2pd.cli"
+local luv = require "luv"
 local p2pd = require "p2pd"
 
 local program = {
@@ -10,6 +11,7 @@ local program = {
   options = {
     { "--strategies", "A,B", "only these ways: names, or files of your own (direct,./mine.lua)" },
     { "--pipeline", "FILE", "a pipeline of your own: a Lua file that returns one" },
+    { "--timeline", "FILE", "draw what was tried, over time, as a picture (SVG)" },
     { "--timeout", "SECONDS", "give up after so long (20)", range = { 0.001, 86400 } },
   },
   operands = 1,
@@ -38,6 +40,13 @@ local function choose(options)
   return { pipeline = pipeline }
 end
 
+-- Draws the attempt into an open file. The connection is of use without the picture, too.
+local function draw(file, report, tell)
+  local written, message = luv.fs_write(file, report and p2pd.timeline.svg(report) or "")
+  luv.fs_close(file)
+  if not written then tell("notice", { message = message }, "p2pd-lua: the timeline is not written: " .. message) end
+end
+
 local function main(arguments)
   local options, status = cli.parse(program, arguments)
   if not options then return status end
@@ -49,12 +58,18 @@ local function main(arguments)
   if not peer and options[1]:find("-", 1, true) then
     return cli.fail(tell, program.name, not_one, not_one_code, cli.USAGE)
   end
+  local picture, no_file, no_file_code
+  if options.timeline then
+    picture, no_file, no_file_code = luv.fs_open(options.timeline, "w", 420) -- 0644
+    if not picture then return cli.fail(tell, program.name, no_file, no_file_code, cli.USAGE) end
+  end
   chosen.timeout = options.timeout
   chosen.on_event = function(rung) cli.tell_rung(tell, rung) end
   local node <close>, why, why_code = p2pd.node(cli.node_options(options, tell, { listen = false }))
   if not node then return cli.fail(tell, program.name, why, why_code) end
   local started = p2pd.now()
   local pipe <close>, message, code = node:connect(options[1], chosen)
+  if picture then draw(picture, node.last_report, tell) end
   if not pipe then return cli.fail(tell, program.name, message, code) end
   cli.tell_pipe(tell, pipe, (p2pd.now() - started) * 1000)
   local joined, broken, broken_code = cli.join(pipe)

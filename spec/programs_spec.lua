@@ -4,6 +4,7 @@ local luv = require "luv"
 local mosquitto = require "spec.support.mosquitto"
 local processes = require "spec.support.processes"
 local program = require "spec.support.program"
+local xml = require "spec.support.xml"
 
 local SANITIZED = os.getenv "P2PD_SANITIZED" ~= nil
 local MIB = 1024 * 1024
@@ -171,6 +172,25 @@ describe("the programs", function()
     assert.matches("^address %S+\npipe by direct with 127%.0%.0%.1:%d+\n$", near.err)
     assert.matches("%+ direct +%d+%.%d ms  connected\n", far.err)
     assert.matches("\npipe by direct with 127%.0%.0%.1:%d+ in %d+%.%d ms\n$", far.err)
+  end)
+
+  it("draw the attempt into a file", function()
+    local near <close>, address = listen()
+    local picture = path "out.svg"
+    local far <close> = connect(address, "--timeline", picture)
+    near:finish_input()
+    far:finish_input()
+    assert.are.same({ 0, 0 }, { near:wait(), far:wait() })
+    local elements = xml.elements(processes.read(picture))
+    assert.are.equal("svg", elements[1].name)
+    assert.matches("^connected by direct in %d", elements[2].text)
+    local nobody = program.run(arguments("connect", "connect", with_port(address, 9), "--timeline", picture,
+      "--strategies", "direct"))
+    assert.are.equal(1, nobody.status)
+    assert.matches("^not connected, ", xml.elements(processes.read(picture))[2].text)
+    local no_folder = program.run(arguments("connect", "unmade", address, "--timeline", path "none/out.svg"))
+    assert.are.equal(2, no_folder.status)
+    has(no_folder.err, "ENOENT")
   end)
 
   it("tell each event as a line of JSON", function()

@@ -711,6 +711,20 @@ describe("a command", function()
     it:enter "package.loaded['p2pd.node'] = { last_report = { text = function() return 'direct: refused' end } }"
     assert.are.equal("direct: refused", it:enter ":why")
   end)
+
+  it("shows a connection over time", function()
+    local it <close> = start()
+    assert.are.equal("nothing was connected yet", it:enter ":timeline")
+    it:enter("told = { ok = true, ms = 40, strategy = 'direct', rungs = { { name = 'direct', ok = true, "
+      .. "started_ms = 0, ms = 40 }, { name = '\\27[2J', skipped = 'no' } } }")
+    it:enter "package.loaded['p2pd.node'] = { last_report = { table = function() return told end } }"
+    local lines = {}
+    for line in it:enter(":timeline"):gmatch "[^\n]+" do lines[#lines + 1] = line end
+    assert.are.equal("connected by direct in 40 ms", lines[1])
+    assert.matches("^ +ms 0 .* 40$", lines[2])
+    assert.matches("^direct  [━]+ connected after 40 ms$", lines[3])
+    assert.matches("^\\x1B%[2J +passed over: no$", lines[4])
+  end)
 end)
 
 describe("a script before the prompt", function()

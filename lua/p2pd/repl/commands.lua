@@ -43,15 +43,26 @@ local function trace(session)
   session.say(session.trace and session.safe(session.trace) or "nothing has failed yet")
 end
 
-local function why(session)
+-- Tells of the last attempt to connect, by a function of its report that gives a text for the terminal.
+local function of_last_attempt(session, text_of)
   local loaded = package.loaded["p2pd.node"]
   local report = type(loaded) == "table" and loaded.last_report
   if not report then
     session.say "nothing was connected yet"
     return
   end
-  session.foreground(function()
-    session.say(session.safe(type(report) == "table" and report.text and report:text() or tostring(report)))
+  session.foreground(function() session.say(text_of(report)) end)
+end
+
+local function why(session)
+  of_last_attempt(session, function(report)
+    return session.safe(type(report) == "table" and report.text and report:text() or tostring(report))
+  end)
+end
+
+local function timeline(session)
+  of_last_attempt(session, function(report)
+    return require("p2pd.timeline").text(report, { width = session.style().width, colours = session.coloured })
   end)
 end
 
@@ -121,6 +132,7 @@ list = {
   { "quit", "", "leave, as Ctrl-D does; what runs in the background is cancelled", quit },
   { "trace", "", "where the last error was thrown", trace },
   { "why", "", "what the last connection attempt did, and why", why },
+  { "timeline", "", "the same over time: what was tried as bars, packets as marks", timeline },
   { "tasks", "", "what runs in the background, and where it waits", tasks },
   { "time", "EXPR", "how long the expression takes", time },
   { "reload", "MODULE", "require the module anew; the prompt's variables that hold the old one get the new", reload },

@@ -186,6 +186,7 @@ local function public(self, node)
 end
 
 local function emit(self, node)
+  if #self.listeners == 0 then return end
   local event = public(self, node)
   event.event, event.traceback = "rung", nil
   for _, listener in ipairs(self.listeners) do

@@ -437,7 +437,7 @@ describe("the README", function()
       ["`p2pd.settings`"] = "settings", ["`p2pd.lab`"] = "lab", ["`p2pd.clock`"] = "clock", ["`p2pd.nat`"] = "nat",
       ["`p2pd.nic`"] = "nic", ["`p2pd.portmap`"] = "portmap", ["`p2pd.stun`"] = "stun",
       ["`p2pd.netcheck`"] = "netcheck", ["`p2pd.reach`"] = "reach", ["`p2pd.punch`"] = "punch",
-      ["`p2pd.turn`"] = "turn",
+      ["`p2pd.turn`"] = "turn", ["`p2pd.timeline`"] = "timeline",
     }
     for part, names, link in read("README.md"):gmatch "\n| ([^|]-) | ([^|]-) | %[[%w.]+%]%((lua/meta/%w+%.lua)%) |" do
       local owner = assert(owners[part], part)

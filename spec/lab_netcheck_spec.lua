@@ -175,7 +175,8 @@ describe("netcheck in the lab", function()
     end
     assert.equal("udp-firewall", results.same.interfaces[1].ipv6.tcp.nat)
     assert.equal("open", results.open.interfaces[1].ipv6.udp.nat)
-    assert.same({ "relay", "30.1.0.3" }, { results.same.turn[1].checked, results.same.turn[1].relay })
+    assert.equal("relay", results.same.turn[1].checked)
+    assert.truthy(results.same.turn[1].relay:find "^30%.1%.0%.[34]$", results.same.turn[1].relay) -- coturn has both
     assert.equal("tcp", results.blocked.stun[1].transport)
     local mapped, carrier = results.mapped.interfaces[1], results.carrier.interfaces[1]
     assert.is_true(mapped.portmap.ok and mapped.portmap.usable)

@@ -1,10 +1,10 @@
 -- settings: which servers a node uses, from a Lua file that can do nothing but return a table.
 local luv = require "luv"
+local own_file = require "p2pd.own_file"
 local servers = require "p2pd.servers"
 
 local M = {}
 
-local MAX_BYTES = 256 * 1024
 local MAX_INSTRUCTIONS = 100000
 
 -- What an entry of each list may hold: the type of each field, `?` when it may be missing.
@@ -81,21 +81,6 @@ function M.from(given)
   return settings
 end
 
-local function read(path)
-  local file, message, code = luv.fs_open(path, "r", 0)
-  if not file then return nil, message, code end
-  local stat = assert(luv.fs_fstat(file))
-  local text = stat.size <= MAX_BYTES and luv.fs_read(file, MAX_BYTES, 0) or nil
-  luv.fs_close(file)
-  if stat.type ~= "file" then return nil, "it is no file", "EINVAL" end
-  if stat.size > MAX_BYTES then return nil, ("it is larger than %d KiB"):format(MAX_BYTES // 1024), "EFBIG" end
-  if stat.mode & 18 ~= 0 then -- 022: writable for the group or for others
-    return nil, "others may write it; `chmod go-w` it", "EACCES"
-  end
-  if stat.uid ~= luv.getuid() and stat.uid ~= 0 then return nil, "it belongs to another user", "EACCES" end
-  return text
-end
-
 -- The file runs in a coroutine of its own, so that the limit on its instructions touches nothing else.
 local function evaluate(text, path)
   local chunk, message = load(text, "@" .. path, "t", {})
@@ -112,7 +97,7 @@ end
 ---@param path string
 ---@return table? settings, string? message, string? code
 function M.read(path)
-  local text, message, code = read(path)
+  local text, message, code = own_file.read(path)
   if not text then
     return nil, ("%s: settings file %s: %s"):format(code, path, (message:gsub("^%u+: ", ""))), code
   end
@@ -127,9 +112,7 @@ end
 
 --- Where the user's settings lie: ~/.config/p2pd-lua/settings.lua, or below $XDG_CONFIG_HOME.
 function M.default_path()
-  local base = os.getenv "XDG_CONFIG_HOME"
-  if not base or base:sub(1, 1) ~= "/" then base = (os.getenv "HOME" or "/") .. "/.config" end
-  return base .. "/p2pd-lua/settings.lua"
+  return own_file.config "settings.lua"
 end
 
 --- Settings as an option gives them: a table, a path, or nil for the user's file if it is there.

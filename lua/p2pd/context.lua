@@ -7,18 +7,10 @@ local punching = require "p2pd.context.punching"
 local relaying = require "p2pd.context.relaying"
 local report = require "p2pd.report"
 local scope_module = require "p2pd.scope"
+local strategies = require "p2pd.strategy"
 local task = require "p2pd.task"
 
 local M = {}
-
----@class p2pd.Strategy
----@field name string also the kind of its messages
----@field timeout? number seconds that `connect` or `respond` may take
----@field applies? fun(ctx: p2pd.Context): boolean?, string? false or nil, and the reason, when it is of no use here
----@field connect? fun(ctx: p2pd.Context): any?, string?, string? a pipe that ctx opened; or nil, message, code
----@field respond? fun(ctx: p2pd.Context, message: table): any?, string?, string? the same, on the side that is asked
----@field children? p2pd.Strategy[] what it is made of; it runs them with ctx:try
----@field rebuild? fun(children: p2pd.Strategy[]): p2pd.Strategy the same made of other children
 
 ---@class p2pd.Means what a node provides: the one way from strategies to the world
 ---@field dial fun(options: table): any?, string?, string?
@@ -49,49 +41,18 @@ for _, part in ipairs { opening, messages.methods, punching, relaying } do
   for name, method in pairs(part) do context[name] = method end
 end
 
--- Checks ----------------------------------------------------------------------------------------------------------
+-- Strategies within strategies ------------------------------------------------------------------------------------
 
-local strategy_fields = {
-  name = "string", timeout = "number", applies = "function", connect = "function", respond = "function",
-  children = "table", rebuild = "function",
-}
-
---- Whether the value is a strategy; else nil and what is wrong with it.
----@return boolean? ok, string? problem
-function M.check(strategy)
-  if type(strategy) ~= "table" then return nil, "a strategy is a table, not a " .. type(strategy) end
-  local name = strategy.name
-  if type(name) ~= "string" or #name > 64 or not name:find("^[%w_.()-]+$") then
-    return nil, "a strategy needs a name of letters, digits, '_', '.' and '-'"
-  end
-  for key, value in pairs(strategy) do
-    local expected = strategy_fields[key]
-    if not expected then return nil, ("strategy %s has an unknown field, '%s'"):format(name, tostring(key)) end
-    if type(value) ~= expected then
-      return nil, ("strategy %s: its %s is a %s, not a %s"):format(name, key, type(value), expected)
-    end
-  end
-  if strategy.timeout and not (strategy.timeout >= 0) then
-    return nil, ("strategy %s: its timeout is not a number of seconds"):format(name)
-  end
-  if not strategy.connect and not strategy.respond then
-    return nil, ("strategy %s has neither connect nor respond"):format(name)
-  end
-  for i, child in ipairs(strategy.children or {}) do
-    local ok, problem = M.check(child)
-    if not ok then return nil, ("strategy %s, child %d: %s"):format(name, i, problem) end
-  end
-  return true
-end
+M.check = strategies.check
 
 --- Runs another strategy as a part of this one, within its own timeout, and waits for its end. This is how strategies
 --- are made of strategies. A pipe that it returns belongs to this ctx from then on.
----@param strategy p2pd.Strategy
+---@param what p2pd.Strategy|fun(ctx: p2pd.Context): any?, string?, string?
 ---@return any? pipe, string? message, string? code "ESKIPPED" when it does not apply
-function context:try(strategy)
+function context:try(what)
   local parent = checks.working_scope(self, 2)
-  local ok, problem = M.check(strategy)
-  if not ok then error(problem, 2) end
+  local strategy, problem = strategies.of(what)
+  if not strategy then error(problem, 2) end
   if parent.closed then return scope_module.refuse_closed() end
   local scope <close> = parent:child(strategy)
   local pipe, message, code = scope:run(strategy.timeout, "connect")
@@ -108,9 +69,31 @@ function context:try(strategy)
   return pipe
 end
 
+--- The strategies in the order that is wanted of them here: first those that a `prefer` around this strategy names.
+---@param list p2pd.Strategy[]
+---@return p2pd.Strategy[] ordered
+function context:order(list)
+  local around = checks.scope_of(self, 2)
+  if type(list) ~= "table" then error("a list of strategies is expected, not a " .. type(list), 2) end
+  while around do
+    local prefer = around.strategy and around.strategy.prefer
+    if prefer then
+      local first, later = {}, {}
+      for _, strategy in ipairs(list) do
+        local wanted = strategies.find(strategy, function(each) return prefer(self, each) end)
+        table.insert(wanted and first or later, strategy)
+      end
+      list = table.move(later, 1, #later, #first + 1, first)
+    end
+    around = around.parent
+  end
+  return list
+end
+
 -- Tasks and time --------------------------------------------------------------------------------------------------
 
 local function spawned(scope, f, ...)
+  scope:watch(f)
   local results = table.pack(pcall(f, ...))
   if results[1] then return table.unpack(results, 2, results.n) end
   local err = results[2]
@@ -151,6 +134,14 @@ end
 ---@return number
 function context:remaining()
   return math.max(0, checks.scope_of(self, 2).deadline - task.now())
+end
+
+--- What is left of the budgets around this strategy, the least of each: SYNs of punchers, tries, seconds. What nothing
+--- limits is math.huge.
+---@return { syns: number, tries: number, seconds: number }
+function context:budget()
+  local scope = checks.scope_of(self, 2)
+  return { syns = scope:left "syns", tries = scope:left "tries", seconds = self:remaining() }
 end
 
 --- Leaves something for the report: what the strategy predicted, what it saw. Never a secret.

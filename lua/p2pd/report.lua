@@ -102,7 +102,7 @@ end
 local function add_node(self, parent, strategy)
   local siblings = parent and parent.children
   local node = {
-    strategy = strategy, name = strategy.name, parent = parent, entered = 0, tries = 0, running = false,
+    strategy = strategy, name = strategy.name, parent = parent, entered = 0, tries = 0, running = 0,
     group = strategy.children ~= nil, children = {},
     position = not parent and "1" or parent.position .. "." .. (#siblings + 1),
   }
@@ -126,8 +126,16 @@ local function room_in(node, list, most, entry)
   list[#list + 1] = entry
 end
 
+-- What a run came to before another one takes its place.
+local function keep_earlier(node)
+  local before = node.result
+  if not before or not before.started_ms or before == node.kept then return end
+  node.kept, node.earlier = before, node.earlier or {}
+  room_in(node, node.earlier, MOST_EARLIER, { started_ms = before.started_ms, ms = before.ms, code = before.code })
+end
+
 --- The node for a strategy that is about to run under `parent`: of its children that are this strategy the one that ran
---- least often; one that was not declared as a child is added.
+--- least often; one that was not declared as a child is added. It may run more than once at a time.
 function report:enter(parent, strategy)
   local found
   if not parent then
@@ -135,21 +143,16 @@ function report:enter(parent, strategy)
     found = self.root
   else
     for _, node in ipairs(parent.children) do
-      local fits = node.strategy == strategy and not node.running
-      if fits and (not found or node.entered < found.entered) then found = node end
+      local idler = found and (node.running < found.running
+        or node.running == found.running and node.entered < found.entered)
+      if node.strategy == strategy and (not found or idler) then found = node end
     end
   end
   found = found or add_node(self, parent, strategy)
-  local before = found.result
-  if before and before.started_ms then
-    found.earlier = found.earlier or {}
-    room_in(found, found.earlier, MOST_EARLIER, {
-      started_ms = before.started_ms, ms = before.ms, code = before.code,
-    })
-  end
-  found.running = true
+  keep_earlier(found)
+  if found.running == 0 then found.started = task.now() end
+  found.running = found.running + 1
   found.entered = found.entered + 1
-  found.started = task.now()
   return found
 end
 
@@ -174,8 +177,8 @@ local function bursts_of(self, node)
   return list
 end
 
-local function public(self, node)
-  local result = node.running and { started_ms = ms(node.started - self.started) } or node.result or {}
+local function public(self, node, result)
+  result = result or node.running > 0 and { started_ms = ms(node.started - self.started) } or node.result or {}
   return {
     name = node.name, position = node.position, ok = result.ok or false, started_ms = result.started_ms,
     ms = result.ms, code = result.code, message = result.message, skipped = result.skipped,
@@ -187,7 +190,7 @@ end
 
 local function emit(self, node)
   if #self.listeners == 0 then return end
-  local event = public(self, node)
+  local event = public(self, node, node.result)
   event.event, event.traceback = "rung", nil
   for _, listener in ipairs(self.listeners) do
     local ok, err = pcall(listener, event)
@@ -198,16 +201,18 @@ end
 
 local function pass_over(self, node, reason)
   each_rung(node, function(rung)
-    if rung.running or rung.result and (not rung.result.skipped or rung.result.skipped == reason) then return end
+    if rung.running > 0 or rung.result and (not rung.result.skipped or rung.result.skipped == reason) then return end
     rung.result = { skipped = reason }
     emit(self, rung)
   end)
 end
 
---- What became of a node that `enter` gave. `result`: ok; or skipped; or code, message, traceback.
-function report:leave(node, result)
+--- What became of a node that `enter` gave, and that ran since `began`. `result`: ok; or skipped; or code, message,
+--- traceback. Of several runs the one that connected counts.
+function report:leave(node, result, began)
   local now = task.now()
-  node.running = false
+  node.running = node.running - 1
+  if node.result and node.result.ok and not result.ok then return end
   if result.skipped then
     local reason = clean(self, result.skipped)
     node.skipped = reason
@@ -218,11 +223,12 @@ function report:leave(node, result)
     node.failure = result.message and clean(self, result.message)
     return
   end
+  keep_earlier(node)
   node.tries = node.tries + 1
   node.result = {
     ok = result.ok or false, code = result.code, message = result.message and clean(self, result.message),
     traceback = result.traceback and redact(self, result.traceback),
-    started_ms = ms(node.started - self.started), ms = ms(now - node.started),
+    started_ms = ms(began - self.started), ms = ms(now - began),
   }
   emit(self, node)
 end
@@ -354,7 +360,7 @@ end
 
 local function outcome(node)
   local result = node.result
-  if not result then return node.running and "is at work" or "waits for its turn" end
+  if not result then return node.running > 0 and "is at work" or "waits for its turn" end
   if result.skipped then return "passed over: " .. result.skipped end
   local tries = node.tries > 1 and (" (try %d)"):format(node.tries) or ""
   if result.ok then return ("connected after %s ms%s"):format(result.ms, tries) end

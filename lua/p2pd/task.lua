@@ -2,7 +2,6 @@
 local core = require "p2pd.core"
 
 local M = {
-  spawn = core.task.spawn,
   sleep = core.task.sleep,
   current = core.task.current,
   list = core.task.list,
@@ -11,6 +10,23 @@ local M = {
   condition = core.task.condition,
   cancelled = core.task.cancelled,
 }
+
+-- Who is told of the tasks that a task starts, by the latter.
+local listeners = setmetatable({}, { __mode = "k" })
+
+--- Starts a task: see p2pd.spawn.
+function M.spawn(f, ...)
+  if type(f) ~= "function" then error("a function is expected, not a " .. type(f), 2) end
+  local task, listener = core.task.spawn(f, ...), listeners[core.task.current()]
+  if listener then listener[#listener + 1] = { task = task, f = f } end
+  return task
+end
+
+--- From now on the list gets each task that the running task starts (not those of groups).
+---@param list { task: p2pd.Task, f: function }[]
+function M.tell_of_spawns(list)
+  listeners[core.task.current()] = list
+end
 
 --- Whether an error that a pcall caught is a task's cancellation.
 function M.is_cancelled(err)

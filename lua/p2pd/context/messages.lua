@@ -13,6 +13,11 @@ local LEAST, USUAL, MOST = 0.001, 0.1, 2
 -- What signaling itself puts into each message, or says of it.
 local reserved_fields = { "id", "re", "from", "talk", "more", "age" }
 
+-- What is missing at a peer that cannot answer (lua/p2pd/node.lua says so), in words.
+local lacking = {
+  strategy = "the peer has no strategy '%s'", respond = "the peer's strategy '%s' has no respond",
+}
+
 local function check_fields(fields, level)
   if type(fields) ~= "table" then error("the fields of a message are a table, not a " .. type(fields), level + 1) end
   for _, name in ipairs(reserved_fields) do
@@ -88,6 +93,10 @@ function methods:request(fields, timeout)
   if not reply then return nil, message, code end
   mark(scope, "reply")
   scope.root.signal_time = reply.age
+  if reply.kind == "refused" and lacking[reply.lacks] then
+    scope.lacks = lacking[reply.lacks]:format(said.kind)
+    return nil, "ENOTSUP: " .. scope.lacks, "ENOTSUP"
+  end
   return reply
 end
 

@@ -9,6 +9,7 @@ local methods = {}
 
 local FACTS_TIMEOUT, PORT_TIMEOUT = 2, 2 -- seconds
 local SECURE_TIMEOUT = 5                 -- seconds for the proof of both keys; what loses goes sooner
+local USUAL_BURST = 64                   -- SYNs of a puncher that a budget grants, unless it wants more
 local MOST_AT_ONCE = 8                   -- connections that are proven side by side
 
 -- Calls what the node provides; whoever made this ctx without it gets told so.
@@ -118,6 +119,8 @@ end
 --- Ends it: what was not handed out as a pipe is closed.
 function puncher:close()
   self.scope:release(self)
+  if self.granted then self.scope:spend("syns", math.min(0, self.core:seen().sent - self.granted)) end
+  self.granted = nil
   self.core:close(self.proven)
   self.ended(self.proven or false)
 end
@@ -150,14 +153,20 @@ function methods:puncher(options)
   if never_punched[kind] or not fresh and not candidates.belongs(ip, self.peer) then
     return nil, ("EACCES: %s is not an address of the peer's that may be punched"):format(ip), "EACCES"
   end
+  local left, granted = scope:left "syns", nil
+  if left <= 0 then return nil, "EBUDGET: the budget of SYNs is spent", "EBUDGET" end
+  if left < math.huge then granted = math.min(options.syns or USUAL_BURST, left) end
   local core, message, code = ask(scope, "puncher", {
-    remote_ip = ip, local_ip = options.local_ip, syns = options.syns, asked = self.role == "respond",
+    remote_ip = ip, local_ip = options.local_ip, syns = granted or options.syns, asked = self.role == "respond",
   })
   if not core then return nil, message, code end
+  if granted then scope:spend("syns", granted) end
   local ended = scope.root.report:burst(scope.node, ip, options.name, function()
     return core.seen and core:seen() -- means of a test's may have none
   end)
-  return scope:take(setmetatable({ core = core, scope = scope, ip = ip, ended = ended }, puncher))
+  return scope:take(setmetatable({
+    core = core, scope = scope, ip = ip, ended = ended, granted = granted,
+  }, puncher))
 end
 
 return methods

@@ -208,7 +208,7 @@ local function pass_over(self, node, reason)
 end
 
 --- What became of a node that `enter` gave, and that ran since `began`. `result`: ok; or skipped; or code, message,
---- traceback. Of several runs the one that connected counts.
+--- traceback, mistake. Of several runs the one that connected counts.
 function report:leave(node, result, began)
   local now = task.now()
   node.running = node.running - 1
@@ -220,7 +220,10 @@ function report:leave(node, result, began)
     return
   end
   if node.group then
-    node.failure = result.message and clean(self, result.message)
+    if not result.mistake then return end
+    -- A mistake in what is made of rungs is the reason for those that it did not come to.
+    node.skipped, self.mistaken = ("%s failed: %s"):format(node.name, clean(self, result.mistake)), true
+    pass_over(self, node, node.skipped)
     return
   end
   keep_earlier(node)
@@ -275,7 +278,7 @@ function report:failure(given)
       code = (code == nil or code == result.code) and result.code or "EUNREACHABLE"
     end
   end)
-  code = code or "EUNREACHABLE"
+  code = code or self.mistaken and "ESCRIPT" or "EUNREACHABLE"
   local sentence = tried and "no way to the peer was found" or "no strategy applies"
   return ("%s: %s (%s)"):format(code, sentence, table.concat(parts, "; ")), code
 end

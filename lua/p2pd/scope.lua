@@ -193,10 +193,16 @@ local function body(self, method, ...)
   return f(self.ctx, ...)
 end
 
-local function failed(self, code, sentence, traceback)
+local function failed(self, code, sentence)
   local message = ("%s: %s"):format(code, sentence)
-  record(self, { code = code, message = message, traceback = traceback })
+  record(self, { code = code, message = message })
   return nil, message, code
+end
+
+local function mistaken(self, sentence, traceback)
+  local message = "ESCRIPT: " .. sentence
+  record(self, { code = "ESCRIPT", message = message, mistake = sentence, traceback = traceback })
+  return nil, message, "ESCRIPT"
 end
 
 -- What was thrown in a task of this scope, with its place.
@@ -236,9 +242,9 @@ function scope:run(limit, method, ...)
   if not fine and task.is_cancelled(first) then error(first, 0) end
   if self.fault then
     local fault = self.fault
-    return failed(self, "ESCRIPT", error_text(self, fault.err, fault.task), fault.task:traceback())
+    return mistaken(self, error_text(self, fault.err, fault.task), fault.task:traceback())
   end
-  if not fine then return failed(self, "ESCRIPT", error_text(self, first, main), main:traceback()) end
+  if not fine then return mistaken(self, error_text(self, first, main), main:traceback()) end
   local status = main:status()
   if status ~= "done" and status ~= "cancelled" then
     self.verdict = { code = "ETIMEDOUT", sentence = ("it took longer than %.3g s"):format(limit) }
@@ -258,7 +264,7 @@ function scope:run(limit, method, ...)
     return failed(self, code, sentence)
   end
   if not self:release(first) then
-    return failed(self, "ESCRIPT", junk(self, first))
+    return mistaken(self, junk(self, first))
   end
   record(self, { ok = true })
   return first

@@ -261,8 +261,11 @@ end
 ---@return p2pd.Strategy
 function M.named(name, strategy)
   local child = to_strategy(strategy, 2, name)
-  if type(strategy) == "function" then return to_strategy(child, 2) end
-  return to_strategy(around({ name = name }, child, function(other) return M.named(name, other) end), 2)
+  if type(strategy) ~= "function" then
+    child = around({ name = name }, child, function(other) return M.named(name, other) end)
+  end
+  local own = to_strategy(child, 2)
+  return own
 end
 
 -- Which, and in which order ---------------------------------------------------------------------------------------

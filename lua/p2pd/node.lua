@@ -10,6 +10,7 @@ local report = require "p2pd.report"
 local settings = require "p2pd.settings"
 local signaling = require "p2pd.signaling"
 local strangers = require "p2pd.strangers"
+local strategies = require "p2pd.strategy"
 local task = require "p2pd.task"
 
 local M = {}
@@ -21,6 +22,8 @@ local CONNECT_TIMEOUT = 20   -- seconds, unless the caller says otherwise
 local RESPOND_TIMEOUT = 20
 local USUAL_BURST = 64       -- SYNs of one puncher, unless a strategy wants more
 local MAX_RESPONDING = 64    -- requests of strangers at one time
+local UNKNOWN = ""           -- the kind of requests that no strategy answers
+local MISTAKE_PAUSE = 1      -- seconds between two notices of mistakes in scripts
 local ACCEPTED = 128         -- pipes that wait for accept()
 -- What pipes receive becomes strings of up to 256 KiB that live for a moment; a cycle of the collector marks all that
 -- lives, so cycles are to be few.
@@ -184,19 +187,29 @@ local function means_of(self, peer, role)
   return own_means
 end
 
+-- What went wrong in a script is for its user: the peer hears only that it did.
+local function tell_mistake(self, strategy, message)
+  local now = task.now()
+  if self.mistake_told and now - self.mistake_told < MISTAKE_PAUSE then return end
+  self.mistake_told = now
+  self.notice(("strategy %s could not answer: %s"):format(strategy.name, (message:gsub("^ESCRIPT: ", ""))))
+end
+
 local function respond(self, strategy, peer, message)
   local ctx = context.new {
     peer = peer, own = self.parsed, role = "respond", means = means_of(self, peer, "respond"),
     deadline = task.now() + RESPOND_TIMEOUT,
   }
-  local pipe = pipeline.respond(strategy, ctx, message)
-  if pipe then hand_out(self, pipe, strategy.name) end
+  local pipe, why, code = pipeline.respond(strategy, ctx, message)
+  if pipe then return hand_out(self, pipe, strategy.name) end
+  if code == "ESCRIPT" then tell_mistake(self, strategy, why) end
 end
 
 local function on_request(self, peer, message)
-  local strategy = self.listens and pipeline.responder(self.pipeline, message.kind)
-  if not strategy then return end
-  if self.responding >= MAX_RESPONDING or not self.strangers:may_ask(peer.node_id, message.kind) then
+  if not self.listens then return end
+  local strategy, lacks = pipeline.responder(self.pipeline, message.kind)
+  local kind = strategy and message.kind or UNKNOWN -- what is asked for in vain is counted as one kind
+  if self.responding >= MAX_RESPONDING or not self.strangers:may_ask(peer.node_id, kind) then
     self.signaling:reply(peer, message, {
       kind = "refused", code = "EAGAIN", message = "it was asked too often; try again in a minute",
     })
@@ -205,14 +218,18 @@ local function on_request(self, peer, message)
   self.responding = self.responding + 1
   spawn(self, function()
     local _ <close> = setmetatable({}, { __close = function() self.responding = self.responding - 1 end })
-    if allowed(self, peer.node_id) then respond(self, strategy, peer, message) end
+    if not allowed(self, peer.node_id) then return end
+    if strategy then return respond(self, strategy, peer, message) end
+    self.signaling:reply(peer, message, {
+      kind = "refused", code = "ENOTSUP", message = "this node has nothing that answers it", lacks = lacks,
+    })
   end)
 end
 
 -- Connecting ----------------------------------------------------------------------------------
 
 local connect_options = {
-  strategies = "table", pipeline = "table", timeout = "number", on_event = "function",
+  strategies = "table", pipeline = "table function", timeout = "number", on_event = "function",
 }
 
 local function choose_pipeline(self, options)
@@ -262,11 +279,27 @@ function node:connect(to, options)
   return nil, why, what
 end
 
+--- Uses another pipeline from now on: it answers, and the next attempts go by it; what is under way stays as it began.
+---@param strategy p2pd.Strategy|string|function in place of a strategy its name or its file
+---@return p2pd.Strategy? former, string? message, string? code
+function node:use(strategy)
+  if type(strategy) == "string" then
+    local loaded, message, code = pipeline.load(strategy)
+    if not loaded then return nil, message, code end
+    strategy = loaded
+  end
+  local chosen, problem = strategies.of(strategy)
+  if not chosen then error(problem, 2) end
+  local former = self.pipeline
+  self.pipeline = chosen
+  return former
+end
+
 -- Opening and closing -------------------------------------------------------------------------
 
 local node_options = {
   settings = "table string", key = "string", port = "number", allow = "function", bind = "string",
-  listen = "boolean", map = "boolean", pipeline = "table", on_notice = "function", on_address = "function",
+  listen = "boolean", map = "boolean", pipeline = "table function", on_notice = "function", on_address = "function",
 }
 
 -- What is known of the network has changed, and with it perhaps the address. Interfaces that came or went may have
@@ -377,13 +410,16 @@ function M.open(options)
   if port and (math.type(port) ~= "integer" or port < 0 or port > 65535) then
     error("option 'port' is not a whole number from 0 to 65535", 2)
   end
+  local chosen, problem = strategies.of(options.pipeline or pipeline.default())
+  if not chosen then error(problem, 2) end
   local self = setmetatable({
+    notice = options.on_notice or print_notice,
     tasks = {}, responding = 0, strangers = strangers.new(), closed = false,
     listens = options.listen ~= false, allow = options.allow, on_address = options.on_address,
-    pipeline = options.pipeline or pipeline.default(), arrived = task.channel(ACCEPTED),
+    pipeline = chosen, arrived = task.channel(ACCEPTED),
   }, node)
   local _ <close> = setmetatable({}, { __close = function() if not self.text then self:close() end end })
-  return start(self, options, options.on_notice or print_notice)
+  return start(self, options, self.notice)
 end
 
 --- The text that others connect to.

@@ -84,7 +84,8 @@ local function evaluate(text, path)
   local ok, strategy = pcall(chunk)
   if not ok and task.is_cancelled(strategy) then error(strategy, 0) end
   if not ok then
-    local place = tostring(strategy):find("^[^%s:]+:%d+: ") and "" or path .. ": "
+    -- What throws in a tail call has no place: that is the file's last line that does anything.
+    local place = tostring(strategy):find "^[^%s:]+:%d+: " and "" or ("%s:%d: "):format(path, line_of(text))
     return refuse("%s%s", place, tostring(strategy))
   end
   local name = path:match "([^/]+)%.lua$" or path:match "([^/]+)$"

@@ -9,36 +9,16 @@ local program = {
   about = "Opens a connection to the node with this address and joins it to standard input and\n"
     .. "output. Tells on standard error which ways were tried and how each went.",
   options = {
-    { "--strategies", "A,B", "only these ways: names, or files of your own (direct,./mine.lua)" },
-    { "--pipeline", "FILE", "a pipeline of your own: a Lua file that returns one" },
+    cli.strategies,
+    cli.pipeline,
     { "--timeline", "FILE", "draw what was tried, over time, as a picture (SVG)" },
     { "--timeout", "SECONDS", "give up after so long (20)", range = { 0.001, 86400 } },
   },
   operands = 1,
-  epilogue = "Exit status: 0 connected and closed cleanly, 1 could not connect, 2 usage, 3 broke after connecting.",
+  epilogue = "Strategies are known by their names (p2pd-lua strategies lists them), or by their files. Those with two\n"
+    .. "ends are needed at the other side, too: listen takes the same options.\n"
+    .. "Exit status: 0 connected and closed cleanly, 1 could not connect, 2 usage, 3 broke after connecting.",
 }
-
-local function split(list)
-  local names = {}
-  for name in list:gmatch "[^,]+" do names[#names + 1] = name end
-  return names
-end
-
--- What to try: a pipeline from a file, or the default one, all of it or some of its strategies.
-local function choose(options)
-  local pipeline = p2pd.pipeline.default()
-  if options.pipeline then
-    local loaded, message, code = p2pd.pipeline.load(options.pipeline)
-    if not loaded then return nil, message, code end
-    pipeline = loaded
-  end
-  if options.strategies then
-    local some, message, code = p2pd.pipeline.restrict(pipeline, split(options.strategies))
-    if not some then return nil, message, code end
-    pipeline = some
-  end
-  return { pipeline = pipeline }
-end
 
 -- Draws the attempt into an open file. The connection is of use without the picture, too.
 local function draw(file, report, tell)
@@ -51,8 +31,8 @@ local function main(arguments)
   local options, status = cli.parse(program, arguments)
   if not options then return status end
   local tell = cli.teller(options.json)
-  local chosen, wrong, wrong_code = choose(options)
-  if wrong then return cli.fail(tell, program.name, wrong, wrong_code, cli.USAGE) end
+  local pipeline, wrong, wrong_code = cli.choose(options)
+  if not pipeline then return cli.fail(tell, program.name, wrong, wrong_code, cli.USAGE) end
   -- What is no address is known before anything is opened; names are for the node to judge.
   local peer, not_one, not_one_code = p2pd.address.parse(options[1])
   if not peer and options[1]:find("-", 1, true) then
@@ -63,12 +43,12 @@ local function main(arguments)
     picture, no_file, no_file_code = luv.fs_open(options.timeline, "w", 420) -- 0644
     if not picture then return cli.fail(tell, program.name, no_file, no_file_code, cli.USAGE) end
   end
-  chosen.timeout = options.timeout
-  chosen.on_event = function(rung) cli.tell_rung(tell, rung) end
   local node <close>, why, why_code = p2pd.node(cli.node_options(options, tell, { listen = false }))
   if not node then return cli.fail(tell, program.name, why, why_code) end
   local started = p2pd.now()
-  local pipe <close>, message, code = node:connect(options[1], chosen)
+  local pipe <close>, message, code = node:connect(options[1], {
+    pipeline = pipeline, timeout = options.timeout, on_event = function(rung) cli.tell_rung(tell, rung) end,
+  })
   if picture then draw(picture, node.last_report, tell) end
   if not pipe then return cli.fail(tell, program.name, message, code) end
   cli.tell_pipe(tell, pipe, (p2pd.now() - started) * 1000)

@@ -10,6 +10,8 @@ local program = {
   options = {
     { "--echo", nil, "send back what arrives, to any number of peers" },
     { "--port", "N", "listen on this port (the default derives from the key)", range = { 1, 65535, whole = true } },
+    cli.strategies,
+    cli.pipeline,
   },
   epilogue = "Exit status: 0 the peer closed cleanly, 1 the node could not start, 2 usage, 3 the connection broke.",
 }
@@ -49,6 +51,8 @@ local function main(arguments)
   local options, status = cli.parse(program, arguments)
   if not options then return status end
   local tell = cli.teller(options.json)
+  local pipeline, wrong, wrong_code = cli.choose(options)
+  if not pipeline then return cli.fail(tell, program.name, wrong, wrong_code, cli.USAGE) end
   local function tell_address(address)
     if options.echo then
       print("address " .. address)
@@ -57,7 +61,9 @@ local function main(arguments)
       tell("address", { address = address }, "address " .. address)
     end
   end
-  local node <close>, message, code = p2pd.node(cli.node_options(options, tell, { on_address = tell_address }))
+  local node <close>, message, code = p2pd.node(cli.node_options(options, tell, {
+    on_address = tell_address, pipeline = pipeline,
+  }))
   if not node then return cli.fail(tell, program.name, message, code) end
   if options.echo then
     local written, why = io.stdout:write("address ", node:address(), "\n")

@@ -174,6 +174,21 @@ function M.node_options(values, tell, more)
   return options
 end
 
+--- The options of programs that let the user choose strategies.
+M.strategies = { "--strategies", "A,B", "only these ways: names, or files of your own (direct,./mine.lua)" }
+M.pipeline = { "--pipeline", "NAME", "a pipeline of your own: a Lua file that returns one, or a name" }
+
+--- What these options choose: a pipeline from a file or the default one, all of it or some of its strategies.
+---@return p2pd.Strategy? pipeline, string? message, string? code
+function M.choose(values)
+  local pipelines = require "p2pd.pipeline"
+  local pipeline, message, code = pipelines.load(values.pipeline or "default")
+  if not pipeline or not values.strategies then return pipeline, message, code end
+  local names = {}
+  for name in values.strategies:gmatch "[^,]+" do names[#names + 1] = name end
+  return pipelines.restrict(pipeline, names)
+end
+
 --- Ends a program that could not do its work.
 function M.fail(tell, program, message, code, status)
   tell("failed", { message = message, code = code }, ("p2pd-lua %s: %s"):format(program, message))

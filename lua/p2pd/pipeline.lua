@@ -20,7 +20,8 @@ end
 
 -- Finding them --------------------------------------------------------------------------------------------------------
 
-M.load, M.list, M.text, M.responder = loading.load, loading.list, loading.text, walking.responder
+M.load, M.list, M.text, M.folder = loading.load, loading.list, loading.text, loading.folder
+M.responder = walking.responder
 
 --- What a node uses unless told otherwise: lua/p2pd/strategies/default.lua, which can be copied and changed.
 ---@return p2pd.Strategy

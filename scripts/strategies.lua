@@ -14,10 +14,10 @@ local program = {
   epilogue = "A copy to begin with:  p2pd-lua strategies default > mine.lua",
 }
 
--- What the first lines of a file say of it.
+-- What the first words of a file say of it.
 local function about(text)
-  local sentence = ("\n" .. text):match "\n%-%-+%s*([^\n]*)" or ""
-  return (sentence:gsub("^[%w_-]+: ", ""))
+  local line = ("\n" .. text):match "\n%-%-+%s*([^\n]*)" or ""
+  return line:gsub("^[%w_-]+: ", ""):match "^[^.:;,(]*"
 end
 
 local function list()
@@ -25,7 +25,7 @@ local function list()
     local text, message = p2pd.pipeline.text(each.name)
     local words = each.hidden and ("its name is taken: one that is %s has it"):format(each.hidden)
       or text and about(text) or message
-    print(("%-12s %-9s %s"):format(each.name, each.from, words))
+    print(("%-16s %-9s %s"):format(each.name, each.from, words))
   end
   return cli.OK
 end

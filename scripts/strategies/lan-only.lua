@@ -4,7 +4,9 @@ local p2pd = require "p2pd"
 local function in_this_network(ctx)
   local found = {}
   for _, candidate in ipairs((ctx:candidates())) do
-    if candidate.lan then found[#found + 1] = candidate end
+    -- The router's own outside is not in the network, though both are behind it.
+    local outside = candidate.scope == "external" and candidate.near == "same external address"
+    if candidate.lan and not outside then found[#found + 1] = candidate end
   end
   return found
 end

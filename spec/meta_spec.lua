@@ -219,7 +219,7 @@ describe("lua/meta", function()
     end
     local strategy = {}
     for name in pairs(fields "p2pd.Strategy") do strategy[name] = true end
-    local code = read "lua/p2pd/context.lua" .. read "lua/p2pd/context/opening.lua"
+    local code = read "lua/p2pd/strategy.lua" .. read "lua/p2pd/context/opening.lua"
     for name in code:match("local strategy_fields = (%b{})"):gmatch "([%w_]+) = \"" do
       assert(strategy[name], name)
       strategy[name] = nil

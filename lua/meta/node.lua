@@ -14,7 +14,7 @@
 ---@field listen? boolean false: only connect
 ---@field allow? fun(peer: string): boolean? who gets in; everybody unless given
 ---@field map? boolean false: no port of the router is asked for (UPnP, NAT-PMP)
----@field pipeline? p2pd.Strategy how to connect, and what is answered; `p2pd.pipeline.default()` unless given
+---@field pipeline? p2pd.Strategy|function how to connect, and what is answered; `p2pd.pipeline.default()` unless given
 ---@field on_notice? fun(text: string) gets what the user should know; it is printed unless given
 ---@field on_address? fun(address: string) called when the node's address has changed: more is known of its routers, or
 ---  the network is another one. It must not wait
@@ -23,6 +23,7 @@
 --- variable it is closed with its scope.
 ---@class p2pd.Node
 ---@field last_report? p2pd.Report what the last `connect` did
+---@field pipeline p2pd.Strategy what it uses now; see `use`
 local node = {}
 
 --- The text that others connect to. It gets better in a node's first seconds, as more is known of its routers, and
@@ -45,7 +46,7 @@ function node:id() end
 
 ---@class p2pd.ConnectOptions
 ---@field strategies? string[] restricts the pipeline to these: names, or files (with a `/`, or ending in `.lua`)
----@field pipeline? p2pd.Strategy used instead of the node's
+---@field pipeline? p2pd.Strategy|function used instead of the node's
 ---@field timeout? number seconds; 20 unless given
 ---@field on_event? fun(rung: p2pd.Rung) called as each rung ends or is passed over; must not wait
 
@@ -58,6 +59,15 @@ function node:id() end
 ---@return string? message
 ---@return p2pd.Code? code
 function node:connect(to, options) end
+
+--- Uses another pipeline from now on: it answers what peers ask, and the next `connect` goes by it. What is under way
+--- stays as it began. To add one: `node:use(p2pd.pipeline.seq { node.pipeline, "./mine.lua" })`. Fails as
+--- `p2pd.pipeline.load` does, and goes on with what it has then.
+---@param strategy p2pd.Stands
+---@return p2pd.Strategy? former
+---@return string? message
+---@return p2pd.Code? code
+function node:use(strategy) end
 
 --- Gives the pipes that arrive, until the node is closed: `for pipe in node:accept() do … end`. Each has proven its
 --- key, its peer has committed to it, and `allow` has let it in.

@@ -1,18 +1,22 @@
 ---@meta p2pd.pipeline
 
 --- Strategies made of strategies: which ways are tried, in which order, side by side or one after another, with what
---- patience. Each function gives a strategy like any other. In place of a strategy its name or its file can be given;
---- what cannot be loaded throws at the caller's line.
+--- patience. Each combinator gives a strategy like any other. In place of a strategy its name or its file can be given,
+--- or a function of `ctx` alone: what cannot be loaded throws at the caller's line.
 ---@class p2pd.pipeline
 local pipeline = {}
 
+--- What may stand for a strategy: itself, its name or file, or its `connect` alone. A function is called "mine.lua:12"
+--- in reports, after its place; see `named`.
+---@alias p2pd.Stands p2pd.Strategy|string|fun(ctx: p2pd.Context): p2pd.Pipe?, string?, p2pd.Code?
+
 --- One after another, until one connects.
----@param list (p2pd.Strategy|string)[]
+---@param list p2pd.Stands[]
 ---@return p2pd.Strategy
 function pipeline.seq(list) end
 
 --- All at once. The first that connects ends the others.
----@param list (p2pd.Strategy|string)[]
+---@param list p2pd.Stands[]
 ---@return p2pd.Strategy
 function pipeline.race(list) end
 
@@ -21,40 +25,101 @@ function pipeline.race(list) end
 --- "direct", "reverse" }`. A function in place of the seconds is asked as each one starts, with its place in the list,
 --- how long it has before the next one; 0 starts that at once.
 ---@param seconds number|fun(ctx: p2pd.Context, place: integer): number
----@return fun(list: (p2pd.Strategy|string)[]): p2pd.Strategy
+---@return fun(list: p2pd.Stands[]): p2pd.Strategy
 function pipeline.stagger(seconds) end
 
 --- The strategy, for at most so many seconds.
 ---@param seconds number
----@param strategy p2pd.Strategy|string
+---@param strategy p2pd.Stands
 ---@return p2pd.Strategy
 function pipeline.timeout(seconds, strategy) end
 
 --- The strategy, and again when it failed. What does not apply is not tried again.
 ---@param times integer tries in all
----@param strategy p2pd.Strategy|string
+---@param strategy p2pd.Stands
 ---@return p2pd.Strategy
 function pipeline.retry(times, strategy) end
 
 --- The strategy, if the predicate says true. Its second result is the reason why not, for the report.
 ---@param predicate fun(ctx: p2pd.Context): boolean?, string?
----@param strategy p2pd.Strategy|string
+---@param strategy p2pd.Stands
 ---@return p2pd.Strategy
 function pipeline.when(predicate, strategy) end
 
+--- The strategy, and a second run of it beside the first when that has not ended after so many seconds. The first pipe
+--- ends the other run. A first run that fails sooner has no second one. A rung that ran twice is reported once.
+---@param seconds number
+---@param strategy p2pd.Stands
+---@return p2pd.Strategy
+function pipeline.hedge(seconds, strategy) end
+
+--- The strategy, within bounds of all that is in it together. Each run of it has them anew, and the least of several
+--- counts. Use: `budget { tries = 5, syns = 300 } (retry(9, "punch"))`. What comes after the last try is passed over;
+--- a puncher beyond the last SYN fails with EBUDGET. `ctx:budget()` tells what is left.
+---@param limits { syns?: integer, seconds?: number, tries?: integer } SYNs of bursts; how often rungs begin
+---@return fun(strategy: p2pd.Stands): p2pd.Strategy
+function pipeline.budget(limits) end
+
+--- The strategy under another name: for reports, `only`, `prefer` and lists of names. A function gets it as its own;
+--- what is a strategy already keeps its messages' kind, and becomes a part of the one that has the name.
+---@param name string
+---@param strategy p2pd.Stands
+---@return p2pd.Strategy
+function pipeline.named(name, strategy) end
+
+--- The strategy with these alone of all that are in it, and what is around them. A name that is not in it throws.
+---@param names string|string[]
+---@param strategy p2pd.Stands
+---@return p2pd.Strategy
+function pipeline.only(names, strategy) end
+
+--- The strategy, but in each list within it those that are wanted, or have such in them, come first. Of two prefers the
+--- outer one has the last word. A combinator of your own obeys by `ctx:order`.
+---@param wanted string|string[]|fun(ctx: p2pd.Context, strategy: p2pd.Strategy): boolean? names, each of them in it;
+---  or a function that is asked of each when it is the turn of its list
+---@param strategy p2pd.Stands
+---@return p2pd.Strategy
+function pipeline.prefer(wanted, strategy) end
+
 --- What a node uses unless told otherwise: direct, reverse and punch, then a relay. Peers that are near or not behind a
 --- router are dialed first, and the next way follows 0.25 seconds later; others are tried by all three at once. A relay
---- is asked for when these have failed, and 2.4 seconds after the start at the latest. `:help strategies`.
+--- is asked for when these have failed, and 2.4 seconds after the start at the latest. `p2pd-lua strategies
+--- default` prints it.
 ---@return p2pd.Strategy
 function pipeline.default() end
 
---- A strategy by its name ("direct"), its module ("mine.strategy") or its file (with a `/`, or ending in `.lua`). A
---- file is Lua source that returns a strategy. Fails with EINVAL (unknown, or no strategy), ENOENT, EACCES.
+--- A strategy by its name, its module ("mine.strategy") or its file (with a `/`, or ending in `.lua`). A name is that of
+--- one that is built in, or of a file in `pipeline.folder()`, or of an example. A file is Lua source that returns a
+--- strategy, or a function, which is named after the file. Fails with EINVAL (unknown, or no strategy: with the file
+--- and the line), ENOENT, EACCES (in that folder: others may write it).
 ---@param name string
 ---@return p2pd.Strategy? strategy
 ---@return string? message
 ---@return p2pd.Code? code
 function pipeline.load(name) end
+
+--- A strategy that has a name.
+---@class p2pd.Named
+---@field name string
+---@field from "built in"|"own"|"example"
+---@field path string
+---@field hidden? string whence the other one comes that has its name, so that it is not to be had
+
+--- All strategies that have names.
+---@return p2pd.Named[]
+function pipeline.list() end
+
+--- The text of a strategy that has a name, to be copied and changed. Fails with EINVAL.
+---@param name string
+---@return string? text
+---@return string? message
+---@return p2pd.Code? code
+function pipeline.text(name) end
+
+--- Where your own strategies lie: `~/.config/p2pd-lua/strategies`, or below `$XDG_CONFIG_HOME`. Nobody else may be
+--- able to write there.
+---@return string path
+function pipeline.folder() end
 
 --- A pipeline with these rungs alone, in its own order. Those that are not in it (files, say) start 0.25 seconds
 --- apart beside what is left of it. Fails with EINVAL when a name is not known.
@@ -65,10 +130,11 @@ function pipeline.load(name) end
 ---@return p2pd.Code? code
 function pipeline.restrict(pipeline, names) end
 
---- The strategy in a pipeline that answers messages of this kind, or nil.
+--- The strategy in a pipeline that answers messages of this kind, or nil and what is missing.
 ---@param pipeline p2pd.Strategy
 ---@param name string
----@return p2pd.Strategy?
+---@return p2pd.Strategy? strategy
+---@return "strategy"|"respond"|nil lacks
 function pipeline.responder(pipeline, name) end
 
 --- Runs a pipeline for a context, which ends with it. `node:connect` does this; so do tests of a strategy.

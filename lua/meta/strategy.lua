@@ -7,13 +7,15 @@
 --- kind is `name`), or both. Each returns a pipe that `ctx` opened, or nil, message, code. `applies` is asked before
 --- `connect`: nil and the reason when the strategy is of no use here. Unknown fields are refused.
 ---@class p2pd.Strategy
----@field name string letters, digits, `_`, `.`, `-`, `(`, `)`, at most 64; also the kind of its messages
+---@field name string letters, digits, `_`, `.`, `:`, `-`, `+`, `(`, `)`, at most 64; also the kind of its messages
 ---@field timeout? number seconds that `connect` or `respond` may take; as long as what is around it unless given
 ---@field applies? fun(ctx: p2pd.Context): boolean?, string?
 ---@field connect? fun(ctx: p2pd.Context): p2pd.Pipe?, string?, p2pd.Code?
 ---@field respond? fun(ctx: p2pd.Context, message: table): p2pd.Pipe?, string?, p2pd.Code?
 ---@field children? p2pd.Strategy[] what it is made of, for the report; it runs them by `ctx:try`
 ---@field rebuild? fun(children: p2pd.Strategy[]): p2pd.Strategy the same of other children, for `strategies = { … }`
+---@field budget? { syns?: integer, tries?: integer } bounds of all that is in it, as `p2pd.pipeline.budget` has them
+---@field prefer? fun(ctx: p2pd.Context, strategy: p2pd.Strategy): boolean? what in it comes first, see `ctx:order`
 
 --- What a strategy works with. All that it opens belongs to it: what `connect` or `respond` does not return is closed
 --- when the strategy has returned, failed, run out of time or been cancelled. After that every call gives ECLOSED.
@@ -91,7 +93,8 @@ function arrival:close() end
 function ctx:send(fields) end
 
 --- Sends the peer a message and waits for its reply; sends again after twice the time that messages take, and
---- whenever another broker of the peer comes up. Fails with ETIMEDOUT, ENOTCONN (no broker of the peer's), EMSGSIZE.
+--- whenever another broker of the peer comes up. Fails with ETIMEDOUT, ENOTCONN (no broker of the peer's), EMSGSIZE,
+--- and with ENOTSUP when the peer has nothing that answers: a strategy that fails with that is passed over.
 ---@param fields table
 ---@param timeout? number seconds; never more than remain
 ---@return table? reply
@@ -190,7 +193,7 @@ function ctx:sample(family, options) end
 --- Opens TCP connections to a peer that does the same at that moment, from a thread of its own: a busy script does not
 --- disturb it. `p2pd.punch.plan` tells what to fire. Of bursts of more than 200 SYNs a node sends one at a time: others
 --- wait. Fails with EACCES (not an address of the peer's), EINVAL (no address), EAGAIN (too much was sent there),
---- ENETUNREACH and others of the system's.
+--- ENETUNREACH and others of the system's, EBUDGET (the budget around is spent).
 ---@param options p2pd.PuncherOptions
 ---@return p2pd.Puncher? puncher
 ---@return string? message
@@ -286,11 +289,20 @@ function relay:close() end
 
 --- Runs another strategy as a part of this one, within its own timeout, and waits for its end. A pipe that it returns
 --- belongs to this `ctx`. This is how strategies are made of strategies.
----@param strategy p2pd.Strategy
+---@param what p2pd.Strategy|fun(ctx: p2pd.Context): p2pd.Pipe?, string?, p2pd.Code?
 ---@return p2pd.Pipe? pipe
 ---@return string? message
 ---@return p2pd.Code? code "ESKIPPED" when it does not apply; "ESCRIPT" when it threw
-function ctx:try(strategy) end
+function ctx:try(what) end
+
+--- The strategies in the order in which they are to be tried: those that a `prefer` around this one wants come first.
+---@param list p2pd.Strategy[]
+---@return p2pd.Strategy[] ordered
+function ctx:order(list) end
+
+--- What is left of the budgets around this strategy, the least of each; `math.huge` of what nothing limits.
+---@return { syns: number, tries: number, seconds: number }
+function ctx:budget() end
 
 --- Starts a task that ends with the strategy. An error in it fails the strategy.
 ---@param f function

@@ -27,7 +27,7 @@ function M.objection_to_folder(path)
   local stat, message, code = luv.fs_stat(path)
   if not stat then return message, code end
   local reason = stat.type == "directory" and objection(stat)
-  if stat.type ~= "directory" then return "it is no folder", "ENOTDIR" end
+  if stat.type ~= "directory" then return "it is no folder", "EINVAL" end
   if reason then return reason, "EACCES" end
 end
 

@@ -247,7 +247,7 @@ describe("strangers", function()
         bodies[#bodies + 1] = cjson.encode { kind = kind, re = value, id = id(), code = value, message = value }
       end
     end
-    for kind in ("direct stagger warp p2pd.strategies.reverse ../reverse refused clock"):gmatch "%S+" do
+    for kind in ("../reverse dir\0ect stagger/ **"):gmatch "%S+" do
       bodies[#bodies + 1] = cjson.encode { kind = kind, id = id(), from = from, token = id() }
     end
     local others = b:address() -- a sender is who signed, not who he says he is
@@ -260,6 +260,11 @@ describe("strangers", function()
     assert.equal(#bodies, b:signal_state().counters.accepted) -- all were heard
     local reply = mallory.signal:recv(0.05)
     assert.is_nil(reply and reply.body)
+    for kind in ("direct stagger warp p2pd.strategies.reverse refused clock"):gmatch "%S+" do -- no strategy, but names
+      mallory:say(to, { kind = kind, id = id(), from = from, token = id() })
+      local said = cjson.decode(assert(mallory.signal:recv(2)).body)
+      assert.same({ "refused", "ENOTSUP" }, { said.kind, said.code })
+    end
     assert.equal(0, port.count)
     assert.equal(0, #b.arrived)
     assert.is_true(meet(b, "reverse") < 1 * SLOW)

@@ -49,6 +49,7 @@ describe("a file", function()
     assert.truthy(loads "\nlocal x = nil\nreturn x.y":find "^:3: attempt to index a nil value")
     assert.equal(":2: a list of strategies is empty",
       loads "local p2pd = require 'p2pd'\nreturn p2pd.pipeline.seq {}")
+    assert.truthy(loads "\nwhile true do end":find "^:2: it ran for 2 s without waiting")
     assert.truthy(loads "local p2pd = require 'p2pd'\n\nreturn p2pd.pipeline.race { 'direkt' }"
       :find "^:3: EINVAL: there is no strategy 'direkt'; did you mean direct?")
   end)

@@ -88,8 +88,8 @@ function pipeline.prefer(wanted, strategy) end
 ---@return p2pd.Strategy
 function pipeline.default() end
 
---- A strategy by its name, its module ("mine.strategy") or its file (with a `/`, or ending in `.lua`). A name is that of
---- one that is built in, or of a file in `pipeline.folder()`, or of an example. A file is Lua source that returns a
+--- A strategy by its name, its module ("mine.strategy") or its file (with a `/`, or ending in `.lua`). A name is that
+--- of one that is built in, or of a file in `pipeline.folder()`, or of an example. A file is Lua source that returns a
 --- strategy, or a function, which is named after the file. Fails with EINVAL (unknown, or no strategy: with the file
 --- and the line), ENOENT, EACCES (in that folder: others may write it).
 ---@param name string

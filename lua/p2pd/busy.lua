@@ -23,4 +23,14 @@ function M.watch()
   end, "", LOOK_EVERY)
 end
 
+--- Calls a function so, by pcall.
+---@param f function
+---@return boolean ok, any ...
+function M.call(f)
+  M.watch()
+  local results = table.pack(pcall(f))
+  debug.sethook()
+  return table.unpack(results, 1, results.n)
+end
+
 return M

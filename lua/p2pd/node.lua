@@ -208,6 +208,7 @@ end
 local function on_request(self, peer, message)
   if not self.listens then return end
   local strategy, lacks = pipeline.responder(self.pipeline, message.kind)
+  if not strategy and not strategies.is_name(message.kind) then return end
   local kind = strategy and message.kind or UNKNOWN -- what is asked for in vain is counted as one kind
   if self.responding >= MAX_RESPONDING or not self.strangers:may_ask(peer.node_id, kind) then
     self.signaling:reply(peer, message, {

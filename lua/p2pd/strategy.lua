@@ -78,6 +78,11 @@ local function check_field(strategy, key, value)
   end
 end
 
+--- Whether a text can be the name of a strategy, which is also the kind of its messages.
+function M.is_name(name)
+  return type(name) == "string" and #name <= 64 and name:find "^[%w_.:()+-]+$" ~= nil
+end
+
 --- Whether the value is a strategy's table; else nil, what is wrong with it, and the field in question. Functions among
 --- its children become strategies.
 ---@return boolean? ok, string? problem, string? field
@@ -87,7 +92,7 @@ function M.check(strategy)
     return nil, ("a strategy is a table, not %s"):format(type(strategy) == "nil" and "a nil" or article(type(strategy)))
   end
   local name = strategy.name
-  if type(name) ~= "string" or #name > 64 or not name:find "^[%w_.:()+-]+$" then
+  if not M.is_name(name) then
     return nil, "a strategy needs a name of letters, digits, '_', '.' and '-'", "name"
   end
   for key, value in pairs(strategy) do

@@ -1,4 +1,5 @@
 -- loading: strategies by their names: built in, of the user's own folder, or examples; by their modules and files.
+local busy = require "p2pd.busy"
 local core = require "p2pd.core"
 local own_file = require "p2pd.own_file"
 local strategies = require "p2pd.strategy"
@@ -81,7 +82,7 @@ end
 local function evaluate(text, path)
   local chunk, problem = load((text:gsub("^#[^\n]*", "")), "@" .. path, "t")
   if not chunk then return refuse("%s%s", problem:find(path, 1, true) and "" or path .. ": ", problem) end
-  local ok, strategy = pcall(chunk)
+  local ok, strategy = busy.call(chunk)
   if not ok and task.is_cancelled(strategy) then error(strategy, 0) end
   if not ok then
     -- What throws in a tail call has no place: that is the file's last line that does anything.

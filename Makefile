@@ -31,7 +31,7 @@ BENCHES  = $(sort $(wildcard spec/bench/*.c))
 SUPPORT  = $(sort $(wildcard spec/support/*.c))
 C_FILES  = $(CORE) $(PROGRAM) $(BINDINGS) $(C_TESTS) $(wildcard spec/fuzz/*.c) $(BENCHES) $(SUPPORT)
 # What nodes load lies together: of the rest no page comes into memory.
-LOADED   = $(sort $(wildcard lua/p2pd/*.lua lua/p2pd/strategies/*.lua))
+LOADED   = $(sort $(wildcard lua/p2pd/*.lua lua/p2pd/context/*.lua lua/p2pd/pipeline/*.lua lua/p2pd/strategies/*.lua))
 EMBEDDED = $(LOADED) $(filter-out $(LOADED),$(sort $(shell find lua scripts -name '*.lua' -o -name '*.md')))
 LAYOUT   = $(sort $(foreach d,core bindings spec/c spec/fuzz spec/bench spec/support,$(wildcard $(d)/*.c $(d)/*.h)))
 object   = $(1:%.c=$(BUILD)/%.o)

@@ -4,6 +4,7 @@ local core = require "p2pd.core"
 local luv = require "luv"
 local context = require "p2pd.context"
 local report = require "p2pd.report"
+local labs = require "spec.support.lab"
 local run = require "spec.support.run"
 
 local BUILD = os.getenv "P2PD_BUILD" or "build"
@@ -95,8 +96,9 @@ local no_means = {
 local function new_context(role, means)
   local entry = { external = "192.0.2.7", internal = "192.0.2.7", port = 1, nat = "open", delta = "na" }
   local address = { signal = { 0 }, ipv4 = { entry }, ipv6 = {}, node_id = "peer", machine_id = "machine" }
+  local own = { signal = {}, ipv4 = {}, ipv6 = {}, node_id = "own", machine_id = "another" }
   return context.new {
-    peer = address, own = address, role = role, report = report.new(),
+    peer = address, own = own, role = role, report = report.new(),
     means = setmetatable(means or {}, { __index = no_means }),
   }
 end
@@ -266,6 +268,36 @@ local function written(path, pattern)
   return math.tointeger((assert(read(path):match(pattern), pattern)))
 end
 
+local function strangers(pattern)
+  return written("lua/p2pd/strangers.lua", pattern)
+end
+
+local program = luv.fs_realpath(BUILD .. "/p2pd-lua")
+
+-- What a command prints, and its exit status.
+local function output_of(command)
+  local stream = assert(io.popen(command .. " 2>&1"))
+  local text = stream:read "a"
+  return text, select(3, stream:close())
+end
+
+local function write(path, text)
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+end
+
+-- Runs a command in the folder as a user's who has no servers in his settings; its libraries are those of the build.
+local function run_quietly(folder, command)
+  local settings = folder .. "/p2pd-lua/settings.lua"
+  luv.fs_mkdir(folder .. "/p2pd-lua", 448) -- 0700
+  write(settings, "return { mqtt = {}, stun = {}, turn = {}, ntp = {} }")
+  luv.fs_chmod(settings, 384) -- 0600
+  local variables = ("-u P2PD_LUA XDG_CONFIG_HOME='%s' XDG_DATA_HOME='%s' LUA_CPATH='%s/?.so;;'"):format(folder, folder,
+    luv.fs_realpath(BUILD))
+  return output_of(("cd '%s' && env %s timeout 20 %s"):format(folder, variables, command))
+end
+
 describe("the guide and the README", function()
   it("link to what is there", function()
     local count = 0
@@ -280,17 +312,28 @@ describe("the guide and the README", function()
     assert(count > 10)
   end)
 
-  it("have Lua in them that is Lua", function()
+  it("have no blocks but Lua, which is run below, and what is shown of terminals and wires", function()
     for _, path in ipairs(texts) do
-      for _, block in ipairs(blocks(path, "lua")) do
-        if not load(block) then assert(load("return {" .. block .. "}", "=" .. path)) end
+      local open = false
+      for words in ("\n" .. read(path)):gmatch "\n```([^\n]*)" do
+        open = not open
+        assert(words == "" or open and words == "lua", ("%s: a block of '%s'"):format(path, words))
       end
+      assert(not open, path .. ": a block has no end")
+    end
+  end)
+
+  it("have pages of the guide that are read in one go", function()
+    for _, name in ipairs { "reports", "security", "embedding" } do
+      local _, lines = read("lua/doc/" .. name .. ".md"):gsub("\n", "\n")
+      assert(lines < 100, name)
     end
   end)
 
   it("name the codes of core/err.h with their meanings, and libuv's by libuv's names", function()
     local text, own, listed = read "lua/doc/errors.md", {}, {}
     for name, sentence in read("core/err.h"):gmatch "X%((E%w+), %-%d+, \"(.-)\"%)" do own[name] = sentence end
+    own.EBUDGET = "the budget around a strategy is spent" -- Lua's alone
     local first, second = text:match "## Codes of our own(.-)\n## Codes of the system(.*)"
     for name, sentence in first:gmatch "\n| `(E%w+)` | (.-) |" do listed[name] = sentence end
     assert.same(own, listed)
@@ -336,8 +379,27 @@ describe("the guide and the README", function()
       { "lua/doc/signaling.md", "(%d a second", define("core/bucket.h", "BUCKET_MESSAGES_PER_S") },
       { "lua/doc/signaling.md", "second, %d at once", define("core/bucket.h", "BUCKET_MESSAGES_BURST") },
       { "lua/doc/signaling.md", "has %d entries", define("core/addr.h", "ADDR_BROKERS") },
+      { "lua/doc/signaling.md", "has %d requests for reverse", strangers "REQUESTS, PER = { reverse = (%d+)" },
+      { "lua/doc/signaling.md", "and %d of each other kind", strangers "OTHER_REQUESTS = (%d+)" },
+      { "lua/doc/signaling.md", "kind, %d are answered at one time", strangers "MAX_ANSWERING = (%d+)" },
+      { "lua/doc/security.md", "at the port | %d;", define("core/listener.c", "CROWD") },
+      { "lua/doc/security.md", "one takes %d s", written("core/listener.c", "patience_ms = (%d+)") // 1000 },
+      { "lua/doc/security.md", "and %d KiB at most", define("core/tls.h", "TLS_HANDSHAKE_LIMIT") // KIB },
+      { "lua/doc/security.md", "opened | %d a second", define("core/bucket.h", "BUCKET_MESSAGES_PER_S") },
+      { "lua/doc/security.md", "at most %d bytes", define("core/seal.h", "SEAL_MAX_MESSAGE") },
+      { "lua/doc/security.md", "| %d for reverse", strangers "REQUESTS, PER = { reverse = (%d+)" },
+      { "lua/doc/security.md", "reverse in %d seconds", strangers "PER = { reverse = %d+ }, (%d+)" },
+      { "lua/doc/security.md", "%d of each other kind", strangers "OTHER_REQUESTS = (%d+)" },
+      { "lua/doc/security.md", "answered at one time | %d,", strangers "MAX_ANSWERING = (%d+)" },
+      { "lua/doc/security.md", "conversations | %d |", written("lua/p2pd/signaling.lua", "MAX_TALKS = (%d+)") },
+      { "lua/doc/security.md", "by dialing %d in", strangers "SYNS, SYNS_EACH = (%d+)" },
+      { "lua/doc/security.md", "by punching 2,%03d in", strangers "BURST = (%d+)" - 2000 },
+      { "lua/doc/security.md", "more than %d one at a time", strangers "SPRAY = (%d+)" },
+      { "lua/doc/punching.md", "at most 2,%03d SYNs in a minute", strangers "BURST = (%d+)" - 2000 },
+      { "lua/doc/punching.md", "of more than %d SYNs one", strangers "SPRAY = (%d+)" },
+      { "lua/doc/punching.md", "ask %d times", strangers "OTHER_REQUESTS = (%d+)" },
     } do
-      local path, text = claim[1], claim[2]:gsub("%%d", "%%s"):format(claim[3])
+      local path, text = claim[1], claim[2]:format(claim[3])
       assert(read(path):gsub("%s+", " "):find(text, 1, true), ("%s does not say '%s'"):format(path, text))
     end
   end)
@@ -366,31 +428,14 @@ describe("the guide and the README", function()
 end)
 
 describe("the README", function()
-  local program = luv.fs_realpath(BUILD .. "/p2pd-lua")
-
-  -- What a command prints, and its exit status.
-  local function output_of(command)
-    local stream = assert(io.popen(command .. " 2>&1"))
-    local text = stream:read "a"
-    return text, select(3, stream:close())
-  end
-
   it("has a script of ten lines that works", function()
     local script = blocks("README.md", "lua")[1]
     local lines = 0
     for _ in script:gmatch "[^\n]+" do lines = lines + 1 end
     assert.equal(10, lines)
     with_folder(function(folder)
-      local settings = folder .. "/p2pd-lua/settings.lua"
-      luv.fs_mkdir(folder .. "/p2pd-lua", 448) -- 0700
-      for path, text in pairs { [folder .. "/hello.lua"] = script, [settings] = "return { mqtt = {}, stun = {} }" } do
-        local file = assert(io.open(path, "w"))
-        file:write(text)
-        file:close()
-      end
-      luv.fs_chmod(settings, 384) -- 0600
-      local variables = ("-u P2PD_LUA XDG_CONFIG_HOME='%s' XDG_DATA_HOME='%s'"):format(folder, folder)
-      local text, status = output_of(("cd '%s' && env %s timeout 20 '%s' hello.lua"):format(folder, variables, program))
+      write(folder .. "/hello.lua", script)
+      local text, status = run_quietly(folder, ("'%s' hello.lua"):format(program))
       assert(text:find "direct%s+%S+:%d+%s+hello %w+\n$", text)
       assert.equal(0, status, text)
     end)
@@ -415,7 +460,7 @@ describe("the README", function()
   end)
 
   it("lists the options of the built-in programs", function()
-    local programs, listed, there = { "listen", "connect", "netcheck", "demo" }, {}, {}
+    local programs, listed, there = { "listen", "connect", "netcheck", "demo", "strategies" }, {}, {}
     for option, of in read("README.md"):gmatch "\n| `(%-%-[%w-]+)[^`]*` | ([%w, ]+) |" do
       for name in (of == "all" and table.concat(programs, ", ") or of):gmatch "%w+" do
         listed[name .. " " .. option] = true
@@ -452,6 +497,122 @@ describe("the README", function()
     end
     assert.equal(#keys(owners), rows)
   end)
+end)
+
+-- Each block of Lua in README and guide is a chunk that runs, given what the text around it takes for granted.
+describe("the blocks of Lua", function()
+  -- What a text takes for granted: p2pd, a node and the address of another one, which greets, and the reader's own
+  -- things. Nodes are on loopback and have keys of their own; naps are short.
+  local function stage(folder)
+    local opened, count = {}, 0
+    local function keep(thing, ...)
+      if thing then opened[#opened + 1] = thing end
+      return thing, ...
+    end
+    local here = setmetatable({}, { __index = p2pd })
+    function here.sleep(seconds) p2pd.sleep(math.min(seconds, 0.02)) end
+    function here.node(options)
+      local own = { settings = { mqtt = {}, stun = {}, turn = {}, ntp = {} }, bind = "127.0.0.1" }
+      for key, value in pairs(options or {}) do own[key] = value end
+      count = count + 1
+      own.key = ("%s/%d.pem"):format(folder, count)
+      local node, message, code = p2pd.node(own)
+      if not node then return nil, message, code end
+      local connect = node.connect
+      function node:connect(...) return keep(connect(self, ...)) end
+      return keep(node)
+    end
+    local greeter = here.node()
+    p2pd.spawn(function()
+      for pipe in greeter:accept() do
+        pipe:send "hello\n"
+        pipe:close()
+      end
+    end)
+    local said, address = {}, greeter:address()
+    local function idle() end
+    return setmetatable({
+      p2pd = here, node = here.node { listen = false }, address = address, addresses = { address }, home = address,
+      office = address, greet = idle, serve = idle, work = idle, try_later = idle,
+      require = function(name) return name == "p2pd" and here or require(name) end,
+      print = function(...)
+        local words = table.pack(...)
+        for i = 1, words.n do words[i] = tostring(words[i]) end
+        said[#said + 1] = table.concat(words, " ")
+      end,
+    }, {
+      __index = _G,
+      __close = function()
+        for i = #opened, 1, -1 do opened[i]:close() end
+      end,
+    }), said
+  end
+
+  -- What a block that returns something returns: a strategy, a pipeline that connects, or settings.
+  local function judge(value, env)
+    assert.equal("table", type(value))
+    if not value.name then return assert(p2pd.settings.from(value)) end
+    assert(context.check(value))
+    if value.children then assert(env.node:connect(env.address, { pipeline = value })) end
+  end
+
+  local function run_here(block, name)
+    with_folder(function(folder)
+      local back <close> = setmetatable({ folder = luv.cwd() }, { -- luacheck: ignore
+        __close = function(self) luv.chdir(self.folder) end,
+      })
+      for _, other in ipairs(blocks("lua/doc/strategies.md", "lua")) do
+        local file = other:match "^%-%- (%l+%.lua)\n"
+        if file then write(folder .. "/" .. file, other) end
+      end
+      luv.chdir(folder)
+      local env <close>, said = stage(folder)
+      local value = assert(load(block, "=" .. name, "t", env))()
+      if value ~= nil then judge(value, env) end
+      local connect = rawget(env, "connect") -- one end of a strategy, without what is around it
+      if connect then
+        local dialed, pipe = nil, { close = function() end }
+        local ctx = new_context("connect", { dial = function(options) dialed = options return pipe end })
+        assert.equal(pipe, p2pd.pipeline.run(connect, ctx))
+        assert(dialed)
+      end
+      for words in block:gmatch "print(%b()%s*%-%->[^\n]+)" do
+        assert.equal(words:match "%-%->%s*(.+)$", table.remove(said, 1), name)
+      end
+    end)
+  end
+
+  -- Those that are whole programs, by what they say of themselves.
+  local function run_alone(command, status)
+    return function(block)
+      with_folder(function(folder)
+        write(folder .. "/it_spec.lua", block)
+        local text, ended = run_quietly(folder, command .. " it_spec.lua")
+        assert.equal(status, ended, text)
+        for words in block:gmatch "print%b()%s*%-%->%s*([^\n]+)" do assert.equal(words .. "\n", text) end
+      end)
+    end
+  end
+
+  local obstacle = labs.obstacle(labs.users()[1])
+  local ways = {
+    { "%f[%w]describe%(", run_alone("busted --lua=lua5.4", 0) },
+    { "%f[%w]p2pd%.run%(", run_alone("lua5.4", 0) },
+    { "%f[%w]lab%.up%(", not obstacle and run_alone(("'%s'"):format(program), 0) or function()
+      pending("no namespaces here: " .. obstacle)
+    end },
+  }
+
+  for _, path in ipairs(texts) do
+    for place, block in ipairs(blocks(path, "lua")) do
+      local name = ("%s, block %d"):format(path, place)
+      local way
+      for _, each in ipairs(ways) do
+        if not way and block:find(each[1]) then way = each[2] end
+      end
+      it("run: " .. name, way and function() way(block) end or run(function() run_here(block, name) end))
+    end
+  end
 end)
 
 describe("the guide's examples", function()

@@ -16,6 +16,22 @@ describe("strangers", function()
     assert.is_true(here:may_ask("a", "reverse"))
   end))
 
+  it("are answered side by side, and no one of them leaves no room for others", run.virtual(function()
+    local here, ends = strangers.new(), {}
+    local function enter_all(peer)
+      local count = 0
+      while true do
+        local leave = here:enter(peer)
+        if not leave then return count end
+        count = count + 1
+        ends[#ends + 1] = leave
+      end
+    end
+    assert.same({ 128, 64, 32 }, { enter_all "a", enter_all "b", enter_all "c" })
+    for _, leave in ipairs(ends) do leave() end
+    assert.same({ {}, 0 }, { here.answering, here.answered })
+  end))
+
   it("are not remembered without bound", run.virtual(function()
     local here = strangers.new()
     for i = 1, 2000 do here:may_ask(tostring(i), "reverse") end

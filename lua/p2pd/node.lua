@@ -21,7 +21,6 @@ local BROKER_PATIENCE = 3    -- seconds that a new node waits for its first brok
 local CONNECT_TIMEOUT = 20   -- seconds, unless the caller says otherwise
 local RESPOND_TIMEOUT = 20
 local USUAL_BURST = 64       -- SYNs of one puncher, unless a strategy wants more
-local MAX_RESPONDING = 64    -- requests of strangers at one time
 local UNKNOWN = ""           -- the kind of requests that no strategy answers
 local MISTAKE_PAUSE = 1      -- seconds between two notices of mistakes in scripts
 local ACCEPTED = 128         -- pipes that wait for accept()
@@ -149,7 +148,11 @@ local function means_of(self, peer, role)
         relayed = options.relayed,
       }
     end
-    if options.role == "server" then return self.strangers:dial(options.ip, dial) end
+    if options.role == "server" then
+      -- A relay's address is that of many: what one peer asks for in vain is not to count against the others.
+      local whose = options.relayed and ("%s %s"):format(peer.node_id, options.ip) or options.ip
+      return self.strangers:dial(whose, dial)
+    end
     return dial()
   end
   function own_means.adopt(options)
@@ -209,16 +212,23 @@ local function on_request(self, peer, message)
   if not self.listens then return end
   local strategy, lacks = pipeline.responder(self.pipeline, message.kind)
   if not strategy and not strategies.is_name(message.kind) then return end
-  local kind = strategy and message.kind or UNKNOWN -- what is asked for in vain is counted as one kind
-  if self.responding >= MAX_RESPONDING or not self.strangers:may_ask(peer.node_id, kind) then
+  local kind = strategy and not message.more and message.kind or UNKNOWN -- what is in vain is counted as one kind
+  local leave = self.strangers:may_ask(peer.node_id, kind) and self.strangers:enter(peer.node_id)
+  if not leave then
     self.signaling:reply(peer, message, {
       kind = "refused", code = "EAGAIN", message = "it was asked too often; try again in a minute",
     })
     return
   end
-  self.responding = self.responding + 1
+  if message.more then
+    leave()
+    self.signaling:reply(peer, message, {
+      kind = "refused", code = "ECLOSED", message = "what this belongs to is over",
+    })
+    return
+  end
   spawn(self, function()
-    local _ <close> = setmetatable({}, { __close = function() self.responding = self.responding - 1 end })
+    local _ <close> = setmetatable({}, { __close = leave })
     if not allowed(self, peer.node_id) then return end
     if strategy then return respond(self, strategy, peer, message) end
     self.signaling:reply(peer, message, {
@@ -415,7 +425,7 @@ function M.open(options)
   if not chosen then error(problem, 2) end
   local self = setmetatable({
     notice = options.on_notice or print_notice,
-    tasks = {}, responding = 0, strangers = strangers.new(), closed = false,
+    tasks = {}, strangers = strangers.new(), closed = false,
     listens = options.listen ~= false, allow = options.allow, on_address = options.on_address,
     pipeline = chosen, arrived = task.channel(ACCEPTED),
   }, node)

@@ -23,6 +23,7 @@ local LONGEST_WAIT = 4         -- seconds that a side waits for that at most
 local GROWTH = 1.2             -- each try gets so much more time than the one before
 local SILENCE = 4              -- seconds without a word after which the side that is asked gives up
 local BEHIND = 0.002           -- seconds after its last SYN that a look behind a burst leaves
+local MOST_REVIVED = 12        -- times that one SYN is fired again: a router that was late opens sooner than that
 local SHOWN = 4                -- of the ports, in reports
 
 local punch = {}
@@ -106,7 +107,8 @@ function punch:listen()
         self:aim_again(route, message)
       elseif self.asked and route and type(message.ports) == "table" then
         local try = math.tointeger(message.try) -- it may be told sooner than the try begins here
-        if try == self.try or try == self.try + 1 then self:update(message.route, try):send(message.ports) end
+        local told = (try == self.try or try == self.try + 1) and self:update(message.route, try)
+        if told and #told == 0 then told:send(message.ports) end
       elseif route and message.missed == true and math.tointeger(message.try) == self.try then
         self.events:send { missed = self.try }
       elseif route and type(message.failed) == "string" and math.tointeger(message.try) == self.try then
@@ -125,7 +127,7 @@ end
 -- Where the ports that the peer foresees for this try arrive.
 function punch:update(name, try)
   local key = ("%s %d"):format(name, try)
-  if not self.updates[key] then self.updates[key] = task.channel(4) end
+  if not self.updates[key] then self.updates[key] = task.channel(1) end
   return self.updates[key]
 end
 
@@ -227,6 +229,7 @@ function punch:fire(route, at)
     own = own, peer = peer, role = ctx.role, try = try, rtt_ms = 2000 * ctx:signal_time(), seed = math.random(0),
   }
   if not plan then return nil, message, code end
+  plan.revive.times = math.min(plan.revive.times, MOST_REVIVED)
   local puncher
   puncher, message, code = ctx:puncher {
     ip = peer.ip, local_ip = own.local_ip, syns = math.max(1, #plan.shots * (1 + plan.revive.times)),
@@ -238,7 +241,11 @@ function punch:fire(route, at)
     listening, message, code = puncher:listen(port)
     if not listening then return nil, message, code end
   end
-  puncher:fire(plan.shots, { at = at, revive = plan.revive.times, revive_gap_ms = plan.revive.gap_ms })
+  local fired
+  fired, message, code = puncher:fire(plan.shots, {
+    at = at, revive = plan.revive.times, revive_gap_ms = plan.revive.gap_ms,
+  })
+  if not fired then return nil, message, code end
   if route.samples and not facts.is_chain(own) then ctx:spawn(self.let_others, self, route, plan, at or ctx:now()) end
   ctx:spawn(function()
     local pipe = puncher:pipe()
@@ -300,7 +307,9 @@ function punch:aim_again(route, message)
   local plan = plans.plan {
     own = route.own, peer = peer, role = self.ctx.role, try = self.try, seed = math.random(0),
   }
-  if plan then puncher:fire(plan.shots, { revive = plan.revive.times, revive_gap_ms = plan.revive.gap_ms }) end
+  if not plan then return end
+  local revive = math.min(plan.revive.times, MOST_REVIVED)
+  puncher:fire(plan.shots, { revive = revive, revive_gap_ms = plan.revive.gap_ms })
 end
 
 --- The side that asked: it has the answer, and fires as soon as its own ports are ready, which the other side is told;
@@ -399,17 +408,17 @@ local function next_event(self, timeout, wanted)
   while true do
     local event = self.events:recv(math.max(0, over_at(self, deadline) - task.now()))
     if not event or event[wanted] or event.pipe then return event end
-    if event.missed == self.try and wanted == "pipe" then return nil end
+    if event.missed == self.try and wanted == "pipe" then return event end
     if event.failed and not self:is_alive() then return nil end
   end
 end
 
---- The pipe, when it comes within this time.
+--- The pipe, when it comes within this time; else whether it is known that none will.
 ---@param timeout number seconds
----@return any? pipe
+---@return any? pipe, boolean? missed
 function punch:pipe(timeout)
-  local event = next_event(self, timeout, "pipe")
-  return event and event.pipe
+  local event = next_event(self, timeout, "pipe") or {}
+  return event.pipe, event.missed ~= nil
 end
 
 --- The pipe, or the peer's next request when it tries anew.

@@ -17,6 +17,7 @@ local CLOCK_PAUSE = 1          -- seconds between two answers to peers whose clo
 local MAX_REMEMBERED = 256     -- requests whose replies are kept for their repetition
 local REMEMBER = 60            -- seconds
 local MAX_TALKS = 128          -- conversations at one time
+local MAX_SKEWS = 256          -- peers
 local MAX_UNHEARD = 8          -- messages of one that wait to be received
 
 local signaling = {}
@@ -31,6 +32,7 @@ function M.new(signal, brokers, on_request)
     signal = signal, brokers = brokers, on_request = on_request,
     waiting = {},  -- requests of ours, by their id
     answered = {}, -- requests of others: the reply, or false while it is being made
+    skews = {}, skewed = 0, -- of peers whose clocks are not ours
     talks = {}, talking = 0, -- conversations, by the peer's node ID and the name of the conversation
     remembered = {}, signal_time = FIRST_SIGNAL_TIME,
   }, signaling)
@@ -38,6 +40,15 @@ end
 
 local function new_id()
   return core.identity.random(16)
+end
+
+--- By how much a peer's clock is another one than ours: its messages go out by its own clock from then on.
+function signaling:know_skew(peer, skew)
+  if not self.skews[peer] then
+    if self.skewed >= MAX_SKEWS then self.skews, self.skewed = {}, 0 end
+    self.skewed = self.skewed + 1
+  end
+  self.skews[peer] = skew
 end
 
 --- Sends a message once, to every broker of the peer that is up.
@@ -48,7 +59,7 @@ function signaling:send(to, fields)
   local links = self.brokers:up(to.signal)
   if #links == 0 then return nil, "ENOTCONN: none of the peer's brokers is connected", "ENOTCONN" end
   fields.id = fields.id or new_id()
-  return self.signal:send(to.node_id, json.encode(fields), links)
+  return self.signal:send(to.node_id, json.encode(fields), links, self.skews[to.node_id])
 end
 
 --- Sends a request, again after twice the signal time and whenever another of the peer's brokers comes up, until the
@@ -72,7 +83,7 @@ function signaling:request(to, fields, timeout)
       if now >= repeat_at or not request.sent[link] then fresh[#fresh + 1] = link end
     end
     if #fresh > 0 then
-      local sent, message, code = self.signal:send(to.node_id, json.encode(fields), fresh, request.skew)
+      local sent, message, code = self.signal:send(to.node_id, json.encode(fields), fresh, self.skews[to.node_id])
       if not sent and code == "EMSGSIZE" then return nil, message, code end
       for _, link in ipairs(fresh) do request.sent[link] = true end
       request.first_sent = request.first_sent or now
@@ -147,8 +158,9 @@ local function on_reply(self, received, message)
   local request = self.waiting[message.re]
   if not request or request.from ~= received.from or request.reply then return end
   if message.kind == "clock" then -- the request was stale there: it goes out once more, by the peer's clock
-    if not received.stale or request.skew then return end
-    request.skew, request.sent = received.skew, {}
+    if not received.stale or request.corrected then return end
+    self:know_skew(received.from, received.skew)
+    request.corrected, request.sent = true, {}
   else
     local took = (task.now() - request.first_sent) / 2
     message.age = took
@@ -168,7 +180,7 @@ local function on_request(self, from, message, sender)
     local inbox = type(message.talk) == "string" and self.talks[from .. message.talk]
     if inbox and #inbox < MAX_UNHEARD then
       inbox:send(message)
-    elseif not inbox and not message.more then -- else it is of a conversation that is over
+    elseif not inbox then
       self.on_request(sender, message)
     end
   end
@@ -189,7 +201,9 @@ function signaling:dispatch(received)
   if not ok or type(message) ~= "table" or type(message.kind) ~= "string" then return end
   if type(message.re) == "string" then return on_reply(self, received, message) end
   if type(message.id) ~= "string" or #message.id ~= 32 then return end
-  if received.stale then return on_stale(self, received.from, message) end
+  -- Who knows the name of a conversation was told it; its messages are kept apart by their ids.
+  local talks = type(message.talk) == "string" and self.talks[received.from .. message.talk] ~= nil
+  if received.stale and not talks then return on_stale(self, received.from, message) end
   local sender = type(message.from) == "string" and core.address.parse(message.from)
   if not sender or sender.node_id ~= received.from then return end
   message.age = math.max(0, self.signal:time() - received.time)

@@ -7,6 +7,7 @@ local M = {}
 local REQUESTS, PER = { reverse = 3 }, 60 -- that one peer may make of a kind, in so many seconds
 local OTHER_REQUESTS = 120
 local MAX_PEERS = 256        -- whose requests are counted
+local MAX_ANSWERING = 256    -- requests at one time; one peer gets at most half, and others what is left
 local SYNS, SYNS_EACH = 8, 4 -- to an unproven address in PER seconds; by one dial: again after 1, 3 and 7 s (RFC 6298)
 local BURST = 2048           -- SYNs of punching to one address in PER seconds
 local SPRAY = 200            -- SYNs from which on a burst is one that goes out alone
@@ -17,7 +18,7 @@ strangers.__index = strangers
 
 function M.new()
   return setmetatable({
-    requests = {}, peers = 0, unproven = {}, bursts = {}, spraying = false, changed = task.condition(),
+    requests = {}, peers = 0, answering = {}, answered = 0, unproven = {}, bursts = {}, spraying = false, changed = task.condition(),
   }, strangers)
 end
 
@@ -42,6 +43,20 @@ function strangers:may_ask(peer, kind)
   return true
 end
 
+--- Begins to answer a peer: as many of its requests at one time as there is room for others. Returns a function that
+--- ends it, or nil.
+---@param peer string node ID
+---@return fun()?
+function strangers:enter(peer)
+  local own = self.answering[peer] or 0
+  if own >= MAX_ANSWERING - self.answered then return nil end
+  self.answering[peer], self.answered = own + 1, self.answered + 1
+  return function()
+    local left = self.answering[peer] - 1
+    self.answering[peer], self.answered = left > 0 and left or nil, self.answered - 1
+  end
+end
+
 -- Dialing -------------------------------------------------------------------------------------------------------------
 
 -- What was spent on an address that has not proven itself; nil when too many such addresses are known.
@@ -57,14 +72,14 @@ local function spent_on(self, ip)
 end
 
 --- Dials for a peer that asked us to, when that address was not dialed in vain too often.
----@param ip string
+---@param ip string an address, or what else is to be counted
 ---@param dial fun(): any?, string?, string?
 ---@return any? pipe, string? message, string? code
 function strangers:dial(ip, dial)
   local spent = spent_on(self, ip)
   while spent and spent.syns + SYNS_EACH > SYNS and spent.active > 0 do spent.changed:wait() end
   if not spent or spent.syns + SYNS_EACH > SYNS then
-    return nil, ("EAGAIN: %s was dialed too often in vain; try again in a minute"):format(ip), "EAGAIN"
+    return nil, ("EAGAIN: %s was dialed too often in vain; try again in a minute"):format(ip:match "%S+$"), "EAGAIN"
   end
   local began, proven = task.now(), false
   spent.syns, spent.active = spent.syns + SYNS_EACH, spent.active + 1

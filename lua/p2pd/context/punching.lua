@@ -10,6 +10,7 @@ local methods = {}
 local FACTS_TIMEOUT, PORT_TIMEOUT = 2, 2 -- seconds
 local SECURE_TIMEOUT = 5                 -- seconds for the proof of both keys; what loses goes sooner
 local USUAL_BURST = 64                   -- SYNs of a puncher that a budget grants, unless it wants more
+local FEW = 8                            -- SYNs to an address that is not in the peer's
 local MOST_AT_ONCE = 8                   -- connections that are proven side by side
 
 -- Calls what the node provides; whoever made this ctx without it gets told so.
@@ -148,16 +149,17 @@ function methods:puncher(options)
   if scope.closed then return scope_module.refuse_closed() end
   local kind = candidates.kind(ip)
   if not kind then return nil, "EINVAL: the peer names no IP address to meet at", "EINVAL" end
-  -- Who connects believes the peer's newest words, but for addresses that are none of the Internet's.
-  local fresh = self.role == "connect" and kind == "global"
-  if never_punched[kind] or not fresh and not candidates.belongs(ip, self.peer) then
+  -- Who connects believes the peer's newest words, too: an address of the Internet's gets a few SYNs.
+  local own = candidates.belongs(ip, self.peer)
+  if never_punched[kind] or not own and not (self.role == "connect" and kind == "global") then
     return nil, ("EACCES: %s is not an address of the peer's that may be punched"):format(ip), "EACCES"
   end
+  local syns = own and (options.syns or USUAL_BURST) or math.min(options.syns or FEW, FEW)
   local left, granted = scope:left "syns", nil
   if left <= 0 then return nil, "EBUDGET: the budget of SYNs is spent", "EBUDGET" end
-  if left < math.huge then granted = math.min(options.syns or USUAL_BURST, left) end
+  if left < math.huge then granted = math.min(syns, left) end
   local core, message, code = ask(scope, "puncher", {
-    remote_ip = ip, local_ip = options.local_ip, syns = granted or options.syns, asked = self.role == "respond",
+    remote_ip = ip, local_ip = options.local_ip, syns = granted or syns, asked = self.role == "respond",
   })
   if not core then return nil, message, code end
   if granted then scope:spend("syns", granted) end

@@ -56,6 +56,12 @@ function relay:dial(ip, port, timeout)
   return secure(self, self.allocation:connect(ip, port, checks.within(self.scope, timeout or ARRIVE_TIMEOUT)))
 end
 
+--- Whether the server has ended it, or cannot be reached any more.
+---@return boolean
+function relay:is_lost()
+  return self.allocation:failed() ~= nil
+end
+
 --- Gives the relay back, unless a pipe goes through it: then it lives as long as the pipe.
 function relay:close()
   if not self.kept then self.allocation:close() end

@@ -5,6 +5,7 @@ local asking = require "p2pd.asking"
 local punching = require "p2pd.punching"
 
 local TRIES = 12
+local PAUSE = 0.2 -- seconds at most, before a try that follows one which took other ports than were foreseen
 
 ---@type p2pd.Strategy
 return {
@@ -27,9 +28,11 @@ return {
       if reply.kind == "refused" then return asking.refusal(reply, "the peer does not punch") end
       message, code = punch:meet(reply)
       if message then return nil, message, code end
-      local pipe = punch:pipe(punch:patience(try))
+      local pipe, missed = punch:pipe(punch:patience(try))
       if pipe then return pipe end
-      if not punch:is_alive() then break end
+      if not punch:is_alive() or ctx:remaining() < punch:patience(try + 1) then break end
+      -- Twice: perhaps another punch behind the same router is in the way.
+      if missed and try > 1 then ctx:sleep(math.random() * PAUSE) end
     end
     return punch:failure()
   end,

@@ -7,6 +7,8 @@ local task = require "p2pd.task"
 local COME_TIMEOUT = 6 -- seconds for the side that comes to the other's relay
 local FALLBACK = 1     -- seconds after which it tries from a relay of its own, too
 local HEDGE = 1        -- seconds after which the side that connects asks for a relay of the peer's, too
+local SILENCE = 3      -- seconds for which the side that is asked waits for another request when the last one failed
+local RELAYS, REQUESTS = 3, 4 -- one after another, in one attempt
 
 -- The addresses that the peer may come from.
 local function externals(address)
@@ -70,23 +72,43 @@ local function come(ctx, to)
   return first(ctx, { straight, by_relay })
 end
 
--- The peer may come from a relay of its own, and says so when it has one.
-local function let_in(ctx, relay)
+-- The peer may come from a relay of its own, and says so when it has one: then ours let it in. All else that it says
+-- goes to `other`.
+local function hear(ctx, relays, other)
   while true do
     local message = ctx:receive()
     if not message then return end
-    if type(message.permit) == "string" and relay:permit(message.permit) then ctx:reply(message, {}) end
+    if type(message.permit) == "string" then
+      for _, relay in ipairs(relays) do
+        if relay:permit(message.permit) then ctx:reply(message, {}) end
+      end
+    elseif other then
+      other(message)
+    end
   end
 end
 
--- The side that connects: at a relay of its own.
-local function at_ours(ctx)
+-- A relay of ours, in which the peer may come.
+local function host(ctx, relays)
   local relay, message, code = ctx:relay { permit = externals(ctx.peer), family = family(ctx) }
   if not relay then return nil, message, code end
+  relays[#relays + 1] = relay
   ctx:note("relay", ("%s:%d, by %s"):format(relay.ip, relay.port, relay.server))
-  ctx:spawn(let_in, ctx, relay)
-  return asking.come(ctx, function() return relay:pipe() end, { ip = relay.ip, port = relay.port },
-    "the peer does not come to the relay")
+  return relay
+end
+
+-- The side that connects: at a relay of its own. One that is lost before the peer has come is replaced.
+local function at_ours(ctx, relays)
+  local pipe, message, code
+  for _ = 1, RELAYS do
+    local relay
+    relay, message, code = host(ctx, relays)
+    if not relay then break end
+    pipe, message, code = asking.come(ctx, function() return relay:pipe() end, { ip = relay.ip, port = relay.port },
+      "the peer does not come to the relay")
+    if pipe or code == "ETIMEDOUT" or not relay:is_lost() then break end
+  end
+  return pipe, message, code
 end
 
 -- The side that connects: at one of the peer's.
@@ -100,6 +122,19 @@ local function at_the_peers(ctx)
   return come(ctx, to)
 end
 
+-- The side that is asked: it comes to the relay that the message names, or offers one of its own.
+local function answer(ctx, relays, message)
+  if not message.want then
+    local to = place(message)
+    if not to then return nil, "EINVAL: the request names no relay", "EINVAL" end
+    return come(ctx, to)
+  end
+  local relay, why, code = host(ctx, relays)
+  if not relay then return nil, why, code end
+  ctx:reply(message, { ip = relay.ip, port = relay.port })
+  return relay:pipe()
+end
+
 ---@type p2pd.Strategy
 return {
   name = "relay",
@@ -111,9 +146,10 @@ return {
   end,
 
   connect = function(ctx)
-    local own_failed = task.channel(1)
+    local relays, own_failed = {}, task.channel(1)
+    ctx:spawn(hear, ctx, relays)
     local function by_ours()
-      local pipe, message, code = at_ours(ctx)
+      local pipe, message, code = at_ours(ctx, relays)
       if not pipe then own_failed:send(true) end
       return pipe, message, code
     end
@@ -124,16 +160,26 @@ return {
     return first(ctx, { by_ours, by_the_peers })
   end,
 
+  -- The peer may ask for more than one thing, one after another: each is answered by itself.
   respond = function(ctx, message)
-    if message.want then
-      local relay, why, code = ctx:relay { permit = externals(ctx.peer), family = family(ctx) }
-      if not relay then return nil, why, code end
-      ctx:spawn(let_in, ctx, relay)
-      ctx:reply(message, { ip = relay.ip, port = relay.port })
-      return relay:pipe()
+    local relays, outcomes, under_way, asked = {}, task.channel(REQUESTS), 0, 0
+    local function serve(request)
+      if asked == REQUESTS then return end
+      asked, under_way = asked + 1, under_way + 1
+      ctx:spawn(function()
+        local pipe, why, code = answer(ctx, relays, request)
+        if not pipe then ctx:reply(request, { kind = "refused", code = code, message = (why:gsub("^E%w+: ", "")) }) end
+        outcomes:send { pipe = pipe, message = why, code = code }
+      end)
     end
-    local to = place(message)
-    if not to then return nil, "EINVAL: the request names no relay", "EINVAL" end
-    return come(ctx, to)
+    serve(message)
+    ctx:spawn(hear, ctx, relays, serve)
+    local last
+    while true do
+      local outcome = outcomes:recv(under_way == 0 and SILENCE or nil)
+      if not outcome then return nil, last.message, last.code end
+      if outcome.pipe then return outcome.pipe end
+      last, under_way = outcome, under_way - 1
+    end
   end,
 }

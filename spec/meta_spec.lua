@@ -93,8 +93,9 @@ local no_means = {
   relay = function() return { close = function() end } end,
 }
 
-local function new_context(role, means)
-  local entry = { external = "192.0.2.7", internal = "192.0.2.7", port = 1, nat = "open", delta = "na" }
+local function new_context(role, means, ip)
+  ip = ip or "192.0.2.7"
+  local entry = { external = ip, internal = ip, port = 1, nat = "open", delta = "na" }
   local address = { signal = { 0 }, ipv4 = { entry }, ipv6 = {}, node_id = "peer", machine_id = "machine" }
   local own = { signal = {}, ipv4 = {}, ipv6 = {}, node_id = "own", machine_id = "another" }
   return context.new {
@@ -381,7 +382,7 @@ describe("the guide and the README", function()
       { "lua/doc/signaling.md", "has %d entries", define("core/addr.h", "ADDR_BROKERS") },
       { "lua/doc/signaling.md", "has %d requests for reverse", strangers "REQUESTS, PER = { reverse = (%d+)" },
       { "lua/doc/signaling.md", "and %d of each other kind", strangers "OTHER_REQUESTS = (%d+)" },
-      { "lua/doc/signaling.md", "kind, %d are answered at one time", strangers "MAX_ANSWERING = (%d+)" },
+      { "lua/doc/signaling.md", "one), %d are answered at one time", strangers "MAX_ANSWERING = (%d+)" },
       { "lua/doc/security.md", "at the port | %d;", define("core/listener.c", "CROWD") },
       { "lua/doc/security.md", "one takes %d s", written("core/listener.c", "patience_ms = (%d+)") // 1000 },
       { "lua/doc/security.md", "and %d KiB at most", define("core/tls.h", "TLS_HANDSHAKE_LIMIT") // KIB },
@@ -397,6 +398,7 @@ describe("the guide and the README", function()
       { "lua/doc/security.md", "more than %d one at a time", strangers "SPRAY = (%d+)" },
       { "lua/doc/punching.md", "at most 2,%03d SYNs in a minute", strangers "BURST = (%d+)" - 2000 },
       { "lua/doc/punching.md", "of more than %d SYNs one", strangers "SPRAY = (%d+)" },
+      { "lua/doc/punching.md", "with %d SYNs a burst", written("lua/p2pd/context/punching.lua", "FEW = (%d+)") },
       { "lua/doc/punching.md", "ask %d times", strangers "OTHER_REQUESTS = (%d+)" },
     } do
       local path, text = claim[1], claim[2]:format(claim[3])
@@ -572,7 +574,7 @@ describe("the blocks of Lua", function()
       local connect = rawget(env, "connect") -- one end of a strategy, without what is around it
       if connect then
         local dialed, pipe = nil, { close = function() end }
-        local ctx = new_context("connect", { dial = function(options) dialed = options return pipe end })
+        local ctx = new_context("connect", { dial = function(options) dialed = options return pipe end }, "8.8.8.8")
         assert.equal(pipe, p2pd.pipeline.run(connect, ctx))
         assert(dialed)
       end

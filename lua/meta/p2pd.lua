@@ -22,7 +22,7 @@
 ---@field turn p2pd.turn relays
 local p2pd = {}
 
---- What went wrong, as one word. The first fourteen are ours; the others are the system's, by libuv's names.
+--- What went wrong, as one word. The first fifteen are ours; the others are the system's, by libuv's names.
 ---@alias p2pd.Code
 ---| "ECLOSED" it was closed
 ---| "EDEADLOCK" nothing is left that could wake it
@@ -38,6 +38,7 @@ local p2pd = {}
 ---| "ELOST" the peer kept another connection
 ---| "ESCRIPT" a strategy threw an error
 ---| "ESKIPPED" the strategy does not apply
+---| "EBUDGET" the budget around a strategy is spent
 ---| "EOF" the stream has ended as it should
 ---| "ECANCELED" the task was cancelled
 ---| "ETIMEDOUT" the time was over

@@ -284,6 +284,10 @@ function relay:pipe(timeout) end
 ---@return p2pd.Code? code
 function relay:dial(ip, port, timeout) end
 
+--- Whether the server has ended it, or cannot be reached any more.
+---@return boolean
+function relay:is_lost() end
+
 --- Gives it back.
 function relay:close() end
 

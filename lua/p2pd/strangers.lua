@@ -18,7 +18,8 @@ strangers.__index = strangers
 
 function M.new()
   return setmetatable({
-    requests = {}, peers = 0, answering = {}, answered = 0, unproven = {}, bursts = {}, spraying = false, changed = task.condition(),
+    requests = {}, peers = 0, answering = {}, answered = 0, unproven = {}, bursts = {}, spraying = false,
+    changed = task.condition(),
   }, strangers)
 end
 

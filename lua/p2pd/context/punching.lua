@@ -149,8 +149,10 @@ function methods:puncher(options)
   if scope.closed then return scope_module.refuse_closed() end
   local kind = candidates.kind(ip)
   if not kind then return nil, "EINVAL: the peer names no IP address to meet at", "EINVAL" end
-  -- Who connects believes the peer's newest words, too: an address of the Internet's gets a few SYNs.
-  local own = candidates.belongs(ip, self.peer)
+  -- Addresses of the Internet's that are the peer's, and others that would be dialed. Who connects believes its newest
+  -- words, too, for a few SYNs.
+  local own = kind == "global" and candidates.belongs(ip, self.peer)
+  for _, candidate in ipairs((self:candidates())) do own = own or candidate.ip == ip end
   if never_punched[kind] or not own and not (self.role == "connect" and kind == "global") then
     return nil, ("EACCES: %s is not an address of the peer's that may be punched"):format(ip), "EACCES"
   end

@@ -94,7 +94,7 @@ local no_means = {
 }
 
 local function new_context(role, means, ip)
-  ip = ip or "192.0.2.7"
+  ip = ip or "30.0.2.7"
   local entry = { external = ip, internal = ip, port = 1, nat = "open", delta = "na" }
   local address = { signal = { 0 }, ipv4 = { entry }, ipv6 = {}, node_id = "peer", machine_id = "machine" }
   local own = { signal = {}, ipv4 = {}, ipv6 = {}, node_id = "own", machine_id = "another" }
@@ -149,7 +149,7 @@ local function at_run_time()
     name = "look",
     connect = function(ctx)
       found.ctx, found.arrival = getmetatable(ctx).__index, getmetatable(assert(ctx:expect())).__index
-      found.puncher = getmetatable(assert(ctx:puncher { ip = "192.0.2.7" })).__index
+      found.puncher = getmetatable(assert(ctx:puncher { ip = "30.0.2.7" })).__index
       found.relay = getmetatable(assert(ctx:relay())).__index
     end,
   }, new_context "connect")
@@ -634,14 +634,14 @@ describe("the guide's examples", function()
   it("of strategies work: ask.lua asks, dials what it was told, and answers", run(function()
     local ask = loaded(blocks("lua/doc/strategies.md", "lua")[1], "ask.lua", {})()
     assert(context.check(ask))
-    local here = "0-[1,0,192.0.2.7,192.0.2.7,4242,1,1,0]-0-someone-somewhere"
+    local here = "0-[1,0,30.0.2.7,30.0.2.7,4242,1,1,0]-0-someone-somewhere"
     local dialed, pipe = nil, { close = function() end }
     local ctx = new_context("connect", {
       request = function(fields_) return { kind = fields_.kind, from = here } end,
       dial = function(options) dialed = options return pipe end,
     })
     assert.equal(pipe, p2pd.pipeline.run(ask, ctx))
-    assert.equal("192.0.2.7", dialed.ip)
+    assert.equal("30.0.2.7", dialed.ip)
     assert.equal(4242, dialed.port)
     local answered
     ctx = new_context("respond", {
@@ -658,7 +658,7 @@ describe("the guide's examples", function()
       if block:find "^%-%- meet%.lua" then meet = loaded(block, "meet.lua", {})() end
     end
     assert(context.check(meet))
-    local there = { ip = "192.0.2.7", nat = "port-restricted", delta = "random", value = 0, ports = { 5000 } }
+    local there = { ip = "30.0.2.7", nat = "port-restricted", delta = "random", value = 0, ports = { 5000 } }
     local pipe = { close = function() end }
     local asked, answered = {}, {}
     -- The second burst comes through.
@@ -667,7 +667,7 @@ describe("the guide's examples", function()
       local ctx = new_context(role, {
         facts = function() return { nat = "port-restricted", delta = "random", value = 0 } end,
         hold = function()
-          return { external_ip = "192.0.2.7", external_port = 6000, local_port = 4000, close = function() end }
+          return { external_ip = "30.0.2.7", external_port = 6000, local_port = 4000, close = function() end }
         end,
         puncher = function()
           return {

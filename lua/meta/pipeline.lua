@@ -81,6 +81,45 @@ function pipeline.only(names, strategy) end
 ---@return p2pd.Strategy
 function pipeline.prefer(wanted, strategy) end
 
+--- The one first that did best before on this pair of networks: ours (its addresses), and the peer's (its node ID and
+--- external addresses). One that could be better, drawn by chance that the pair and the number of attempts fix, starts
+--- beside it; the others when it has had what it usually takes (at most a second), or has failed. Where nothing has
+--- connected yet they start as the default pipeline's do. Nothing is left out: what failed before has its turn in each
+--- attempt, and failures are forgotten after 32. A relayed connection counts a second more than it took, and only what
+--- is called `relay` is known to be one. What is known lies in `~/.cache/p2pd-lua/ways.json`, or below
+--- `$XDG_CACHE_HOME`: of the last 64 pairs, for 30 days. Use: `learn { "direct", "reverse", "punch", "relay" }`, which
+--- is the example `learning`.
+---@param list p2pd.Stands[]
+---@return p2pd.Strategy
+function pipeline.learn(list) end
+
+--- How a way went on a pair of networks.
+---@class p2pd.WayScores
+---@field name string of one that is made of others: with what is in it, "retry(2){punch}"
+---@field tries integer how often it was begun
+---@field connected integer how often the pipe was its
+---@field failed integer how often it failed by itself; the others were cut off when another one had connected
+---@field recent_ms integer[] the last outcomes that count, the latest last; below zero: failed, or was slower
+---@field usual_ms? integer the median of those that connected
+---@field chance number that it connects, as far as is known
+---@field counts_ms? integer what it is taken to need, with its chance: the least is tried first
+
+--- What `learn` knows of a pair of networks.
+---@class p2pd.Scores
+---@field own string our external and internal addresses
+---@field node string the peer's node ID
+---@field peer string its external addresses
+---@field attempts integer
+---@field at integer the time of the last one, as os.time has it
+---@field ways p2pd.WayScores[]
+---@field first? string what would be tried first; nil while nothing has connected
+---@field beside? string what would be tried at once, too, to see whether it is better
+---@field why string
+
+--- What `learn` knows, the latest pair of networks first. `:scores` prints it.
+---@return p2pd.Scores[]
+function pipeline.scores() end
+
 --- What a node uses unless told otherwise: direct, reverse and punch, then a relay. Peers that are near or not behind a
 --- router are dialed first, and the next way follows 0.25 seconds later; others are tried by all three at once. A relay
 --- is asked for when these have failed, and 2.4 seconds after the start at the latest. `p2pd-lua strategies

@@ -10,6 +10,11 @@ local M = {}
 
 for name, combinator in pairs(combinators) do M[name] = combinator end
 
+-- p2pd.pipeline.learning's, which is loaded when it is needed first.
+for _, name in ipairs { "learn", "scores" } do
+  M[name] = function(...) return require "p2pd.pipeline.learning"[name](...) end
+end
+
 local STAGGER = 0.25 -- seconds that a way gets before the next is tried beside it (RFC 8305, section 8)
 
 local function to_strategy(value, level)

@@ -66,6 +66,10 @@ local function timeline(session)
   end)
 end
 
+local function scores(session)
+  session.say(session.safe(require("p2pd.pipeline.learning").text()))
+end
+
 local function tasks(session)
   local all = task.list()
   local own, lines = task.current(), {}
@@ -133,6 +137,7 @@ list = {
   { "trace", "", "where the last error was thrown", trace },
   { "why", "", "what the last connection attempt did, and why", why },
   { "timeline", "", "the same over time: what was tried as bars, packets as marks", timeline },
+  { "scores", "", "what learn knows of each pair of networks: what was tried, how it went, what comes first", scores },
   { "tasks", "", "what runs in the background, and where it waits", tasks },
   { "time", "EXPR", "how long the expression takes", time },
   { "reload", "MODULE", "require the module anew; the prompt's variables that hold the old one get the new", reload },

@@ -191,6 +191,8 @@ local function run(ctx, ways, gap)
       way.skipped, way.failed = what == "ESKIPPED", what ~= "ESKIPPED"
       if way.failed then message, code = why, what end
       if way == ways[started] then next_at = ctx:now() end
+    else
+      start() -- whatever the clock's grain
     end
   end
   return nil, nil, message or "ESKIPPED: nothing in it applies", code or "ESKIPPED"

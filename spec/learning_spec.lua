@@ -212,9 +212,9 @@ describe("learn", function()
     assert.equal(2, pipeline.scores()[1].attempts)
   end))
 
-  it("cuts the time to connect over a day in which one comes to several networks", run.virtual(function()
+  it("cuts the time to connect over a day in several networks", run.virtual(function()
     local any = chooser(3)
-    -- What is there, as one comes back: ways take somewhat longer or shorter, and in the afternoon a router is replaced.
+    -- What is there, as one comes back: ways take more or less time, and in the afternoon a router is another.
     local pairs_of_networks = {
       { there = { punch = 0.16, relay = 0.3 }, peer = { nat = "open", node_id = "trap" } },
       { there = { punch = 0.16, relay = 0.3 }, peer = { node_id = "plain" } },
@@ -419,8 +419,8 @@ describe("judging", function()
       local count = 0
       for attempt = 40, 1039 do
         entry.attempts = attempt
-        for _, way in ipairs(entry.ways) do
-          for _, each in ipairs(way.seen) do each[1] = attempt end
+        for _, one in ipairs(entry.ways) do
+          for _, each in ipairs(one.seen) do each[1] = attempt end
         end
         local judged = judging.judge(entry)
         assert.same(judged, judging.judge(entry))
@@ -429,8 +429,8 @@ describe("judging", function()
       return count
     end
     local good = { "punch", 200, 200, 200, 200, 200, 200, 200, 200 }
-    local unknown, bad = beside(known(good, { "direct" })), nil
-    bad = beside(known(good, { "direct", -9, -9, -9, -9, -9, -9, -9, -9 }))
+    local unknown = beside(known(good, { "direct" }))
+    local bad = beside(known(good, { "direct", -9, -9, -9, -9, -9, -9, -9, -9 }))
     assert.is_true(unknown > 300 and unknown < 700, unknown)
     assert.is_true(bad < 30, bad)
     assert.equal(0, beside(known(good, { "relay" })))

@@ -61,9 +61,9 @@ end
 -- for times that nobody knows; this needs but successes, and with the draws fixed by the pair and the number of the
 -- attempt it can be told beforehand and tested. It costs no time: what is drawn runs beside the best, not in its place.
 local function drawn(pair, weighed, best)
-  local random = chance_of(("%s %s %s %d"):format(pair.own, pair.node, pair.peer, pair.attempts))
   local least, choice
   for _, way in ipairs(weighed) do
+    local random = chance_of(("%s %s %s %d %s"):format(pair.own, pair.node, pair.peer, pair.attempts, way.name))
     -- One that has not connected yet could be twice as quick as the best. A relay is not tried on the off chance.
     local time = way.usual and way.usual + way.extra or (best.usual + best.extra) / 2
     local cost = time / beta(random, 1 + way.connected, 1 + way.counted - way.connected)
@@ -73,8 +73,8 @@ local function drawn(pair, weighed, best)
 end
 
 local function words(best, beside, patience)
-  local text = ("%s connected in %d of the %d tries that count, usually in %.0f ms%s; the others follow %.0f ms later"):format(
-    best.name, best.connected, best.counted, best.usual * 1000,
+  local text = "%s connected in %d of the %d tries that count, usually in %.0f ms%s; the others follow %.0f ms later"
+  text = text:format(best.name, best.connected, best.counted, best.usual * 1000,
       best.relayed and ", and nothing without a relay did better" or "", patience * 1000)
   if not beside then return text end
   return ("%s; beside it %s, %s"):format(text, beside.name, beside.counted == 0 and "of which nothing is known"
@@ -84,7 +84,8 @@ end
 --- What is to be tried first. Nothing is decided while none of these ways has connected lately.
 ---@param pair p2pd.pipeline.Pair? what is known
 ---@param ways? { name: string, relayed: boolean? }[] those in question; all that are known unless given
----@return { ways: table<string, table>, order: string[], best: string?, beside: string?, patience: number?, why: string }
+---@return { ways: table<string, table>, order: string[], best: string?, beside: string?, patience: number?,
+---          why: string }
 function M.judge(pair, ways)
   local known, weighed, by_name, order = {}, {}, {}, {}
   for _, way in ipairs(pair and pair.ways or {}) do known[way.name] = way end

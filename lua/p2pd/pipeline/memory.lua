@@ -74,20 +74,32 @@ end
 
 -- Reading and writing -------------------------------------------------------------------------------------------------
 
---- All that is known: a list, the latest first.
----@return p2pd.pipeline.Pair[]
-function M.all()
+local latest = {} -- what was read last, and of which file
+
+-- Entries as they lie in the file: those that are used are looked at then.
+local function read_all()
   local file = luv.fs_open(folder() .. "/ways.json", "r", 0)
   if not file then return {} end
   local stat = luv.fs_fstat(file)
   local mine = stat and stat.type == "file" and stat.uid == luv.getuid() and stat.size <= MAX_BYTES
-  local read = mine and luv.fs_read(file, MAX_BYTES, 0)
+  local mark = mine and ("%d %d %d.%09d"):format(stat.ino, stat.size, stat.mtime.sec, stat.mtime.nsec)
+  local read = mine and mark ~= latest.mark and luv.fs_read(file, MAX_BYTES, 0)
   luv.fs_close(file)
+  if mine and mark == latest.mark then return latest.list end
   local ok, list = pcall(json.decode, read or "")
   local all = {}
   for _, entry in ipairs(ok and type(list) == "table" and list or {}) do
-    if #all < MOST then all[#all + 1] = sound(entry) end
+    if type(entry) == "table" and #all < MOST then all[#all + 1] = entry end
   end
+  latest = { mark = mark, list = all }
+  return all
+end
+
+--- All that is known: a list, the latest first.
+---@return p2pd.pipeline.Pair[]
+function M.all()
+  local all = {}
+  for _, entry in ipairs(read_all()) do all[#all + 1] = sound(entry) end
   return all
 end
 
@@ -99,8 +111,8 @@ end
 ---@param pair {own: string, node: string, peer: string}
 ---@return p2pd.pipeline.Pair?
 function M.get(pair)
-  for _, entry in ipairs(M.all()) do
-    if same(entry, pair) then return entry end
+  for _, entry in ipairs(read_all()) do
+    if same(entry, pair) then return sound(entry) end
   end
 end
 
@@ -128,8 +140,8 @@ end
 ---@param change fun(entry: p2pd.pipeline.Pair)
 function M.change(pair, change)
   local all, entry = {}, nil
-  for _, each in ipairs(M.all()) do
-    if same(each, pair) then entry = each else all[#all + 1] = each end
+  for _, each in ipairs(read_all()) do
+    if same(each, pair) then entry = sound(each) else all[#all + 1] = each end
   end
   entry = entry or { own = pair.own, node = pair.node, peer = pair.peer, attempts = 0, ways = {} }
   change(entry)

@@ -176,7 +176,7 @@ describe("each example", function()
         assert.truthy(pipeline.load(each.name))
       end
     end
-    assert.equal(5, count)
+    assert.equal(6, count)
   end)
 end)
 

@@ -130,6 +130,7 @@ static int receive(lua_State *L, int status, lua_KContext ctx) {
         return push_pipe_failure(L, box, UV_ENOMEM, "receiving from");
     ssize_t n = pipe_read(box->pipe, scratch, (size_t)lua_tointeger(L, 3));
     if (n > 0) {
+        box->received += (uint64_t)n;
         lua_pushlstring(L, scratch, (size_t)n);
         return 1;
     }
@@ -253,6 +254,7 @@ static bool write_on(struct box *box, int *status) {
     while (*status == 0 && box->left > 0 && pipe_queued(box->pipe) <= PIPE_HIGH_WATER) {
         size_t part = box->left < WRITE_PART ? box->left : WRITE_PART;
         *status = pipe_write(box->pipe, box->data, part);
+        box->sent += *status == 0 ? part : 0;
         box->data += part;
         box->left -= part;
     }
@@ -344,6 +346,15 @@ static int tostring(lua_State *L) {
     return 1;
 }
 
+/* state(pipe) -> whether it is open, bytes that were sent, bytes that were received */
+static int state(lua_State *L) {
+    struct box *box = check_pipe(L);
+    lua_pushboolean(L, box->pipe != NULL);
+    lua_pushinteger(L, (lua_Integer)box->sent);
+    lua_pushinteger(L, (lua_Integer)box->received);
+    return 3;
+}
+
 static int module_gc(lua_State *L) {
     wait_end(L);
     end_lingering(L);
@@ -362,7 +373,8 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg functions[] = {
     {"dial", dial_pipe}, {"adopt", adopt_socket}, {"receive", receive_}, {"hold", hold},
-    {"held", held},      {"keep", keep_with},     {NULL, NULL}};
+    {"held", held},      {"keep", keep_with},     {"state", state},
+    {NULL, NULL}};
 
 int open_pipe(lua_State *L) {
     lua_newuserdatauv(L, 1, 0);

@@ -28,6 +28,7 @@ struct box {
     lua_KFunction otherwise; /* goes on in place of a failure to secure it */
     bool watching;           /* a callback tells the writers when the queue has drained */
     bool pouring;            /* recv_to has the receiving side */
+    uint64_t sent, received; /* bytes of scripts' */
     size_t held;             /* where what recv gives out first begins in its text, from 1; or 0 */
     const uint8_t *token;
     uint8_t token_bytes[PIPE_TOKEN_SIZE], expected_bytes[KEY_PUBLIC_SIZE];

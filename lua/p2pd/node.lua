@@ -6,6 +6,7 @@ local context = require "p2pd.context"
 local means = require "p2pd.means"
 local network = require "p2pd.network"
 local pipeline = require "p2pd.pipeline"
+local pipes = require "p2pd.pipe"
 local report = require "p2pd.report"
 local settings = require "p2pd.settings"
 local signaling = require "p2pd.signaling"
@@ -32,6 +33,20 @@ local MAX_OFFSETS = 15       -- of the brokers that an address can name (the add
 local node = {}
 node.__index = node
 node.__name = "p2pd.node"
+
+-- Those that were started, for who looks into a running program.
+local live = setmetatable({}, { __mode = "k" })
+
+--- The nodes that run.
+---@return table[]
+function M.list()
+  local list = {}
+  for each in next, live do
+    if not each.closed then list[#list + 1] = each end
+  end
+  table.sort(list, function(a, b) return a.started < b.started end)
+  return list
+end
 
 local function check_options(options, known, level)
   if options ~= nil and type(options) ~= "table" then error("the options are a table", level + 1) end
@@ -73,7 +88,7 @@ end
 
 -- Hands a proven and committed pipe to accept().
 local function hand_out(self, pipe, strategy)
-  pipe.strategy = strategy
+  pipes.give(pipe, strategy)
   if #self.arrived >= ACCEPTED or self.closed then return pipe:refuse "EBUSY" end
   self.arrived:send(pipe)
 end
@@ -196,7 +211,7 @@ function node:connect(to, options)
   local pipe
   pipe, message, code = pipeline.run(chosen, ctx)
   if not pipe then return nil, message, code end
-  pipe.strategy = own_report.winner
+  pipes.give(pipe, own_report.winner)
   local committed, why, what = pipe:commit(attempt)
   if committed then return pipe end
   pipe:close()
@@ -317,6 +332,7 @@ local function start(self, options, notice)
   self.network:warm()
   core.task.settle() -- what starting left behind need not stay for the node's life
   collectgarbage("setpause", GC_PAUSE)
+  live[self], self.started = true, task.now()
   return self
 end
 

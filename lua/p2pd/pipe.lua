@@ -35,4 +35,27 @@ function methods:lines(longest)
   end
 end
 
+-- Those that scripts were given, each with the time at which it was.
+local given = setmetatable({}, { __mode = "k" })
+
+--- A pipe is given to a script.
+---@param pipe p2pd.Pipe
+---@param strategy string by which it came
+function core.pipe.give(pipe, strategy)
+  pipe.strategy = strategy
+  given[pipe] = core.task.now()
+end
+
+--- The pipes that scripts were given and have not closed, the oldest first.
+---@return { pipe: p2pd.Pipe, age: number, sent: integer, received: integer }[]
+function core.pipe.list()
+  local list, now = {}, core.task.now()
+  for pipe, since in next, given do
+    local open, sent, received = core.pipe.state(pipe)
+    if open then list[#list + 1] = { pipe = pipe, age = now - since, sent = sent, received = received } end
+  end
+  table.sort(list, function(a, b) return a.age > b.age end)
+  return list
+end
+
 return core.pipe

@@ -137,6 +137,20 @@ function pipeline.default() end
 ---@return p2pd.Code? code
 function pipeline.load(name) end
 
+--- Where a pipeline came from: the name by which it was loaded, and those to which it was restricted; nil when it was
+--- made otherwise.
+---@param strategy p2pd.Strategy
+---@return { name: string, names: string[]? }? origin
+function pipeline.origin(strategy) end
+
+--- Loads anew what was loaded by a name, from its file as it is now: `node:use(pipeline.again(old))`. The old one stays
+--- as it is. Fails like `load`, or with ENOENT when it has no origin.
+---@param strategy p2pd.Strategy
+---@return p2pd.Strategy? strategy
+---@return string? message
+---@return p2pd.Code? code
+function pipeline.again(strategy) end
+
 --- A strategy that has a name.
 ---@class p2pd.Named
 ---@field name string

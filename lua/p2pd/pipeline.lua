@@ -23,15 +23,47 @@ local function to_strategy(value, level)
   return strategy
 end
 
+-- What was loaded, and how it is loaded again: by name, and with which ways alone.
+local origins = setmetatable({}, { __mode = "k" })
+
 -- Finding them --------------------------------------------------------------------------------------------------------
 
-M.load, M.list, M.text, M.folder = loading.load, loading.list, loading.text, loading.folder
+M.list, M.text, M.folder = loading.list, loading.text, loading.folder
 M.responder = walking.responder
+
+--- A strategy by its name, its module or its file: see p2pd.pipeline.load.
+---@param name string
+---@return p2pd.Strategy? strategy, string? message, string? code
+function M.load(name)
+  if type(name) ~= "string" then error("the name of a strategy is a string, not a " .. type(name), 2) end
+  local strategy, message, code = loading.load(name)
+  if strategy then origins[strategy] = origins[strategy] or { name = name } end
+  return strategy, message, code
+end
+
+--- Where a pipeline came from: the name that was loaded, and those to which it was restricted.
+---@param strategy p2pd.Strategy
+---@return { name: string, names: string[]? }?
+function M.origin(strategy)
+  return origins[strategy]
+end
+
+--- Loads anew what was loaded by a name, from its file as it is now.
+---@param strategy p2pd.Strategy
+---@return p2pd.Strategy? strategy, string? message, string? code
+function M.again(strategy)
+  local origin = origins[strategy]
+  if not origin then return nil, "ENOENT: it was not loaded by a name", "ENOENT" end
+  loading.forget(origin.name)
+  local new, message, code = M.load(origin.name)
+  if not new or not origin.names then return new, message, code end
+  return M.restrict(new, origin.names)
+end
 
 --- What a node uses unless told otherwise: lua/p2pd/strategies/default.lua, which can be copied and changed.
 ---@return p2pd.Strategy
 function M.default()
-  return assert(loading.load "default")
+  return assert(M.load "default")
 end
 
 --- The pipeline with these strategies alone, in its own order. One that is not in it (a file, say) starts beside those
@@ -44,7 +76,9 @@ function M.restrict(pipeline, names)
   if type(names) ~= "table" then error("a list of names of strategies is expected, not a " .. type(names), 2) end
   local parts, message, code = walking.restrict(strategy, names)
   if not parts then return nil, message, code end
-  return #parts == 1 and parts[1] or M.stagger(STAGGER)(parts)
+  local made, origin = #parts == 1 and parts[1] or M.stagger(STAGGER)(parts), origins[strategy]
+  if origin and not origins[made] then origins[made] = { name = origin.name, names = names } end
+  return made
 end
 
 -- Running ---------------------------------------------------------------------------------------------------------

@@ -166,6 +166,17 @@ function M.load(name)
   return evaluate(core.source.text(EXAMPLES .. name .. ".lua"), EXAMPLES .. name .. ".lua")
 end
 
+--- From now on the strategies that are modules are required anew, and so is a user's module of this name.
+---@param name string
+function M.forget(name)
+  for module in next, package.loaded do
+    if type(module) == "string" and module:sub(1, #MODULES) == MODULES then package.loaded[module] = nil end
+  end
+  if not M.is_file(name) and name:find(".", 1, true) and not name:find "^p2pd%." and not package.preload[name] then
+    package.loaded[name] = nil
+  end
+end
+
 --- The text of a strategy that has a name, to be copied and changed.
 ---@param name string
 ---@return string? text, string? message, string? code

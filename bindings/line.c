@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <readline/history.h>
 #include <readline/readline.h>
@@ -25,6 +26,7 @@ static struct {
     uv_prepare_t before_sleep; /* keeps the loop alive while the REPL is there */
     uv_signal_t resized, continued;
     struct wait *reading; /* the task's that reads the line */
+    struct wait *keying;  /* or that waits for a key */
     char *text;           /* the line, once it was entered */
     int status;
     unsigned tasks; /* that were alive when the prompt was made */
@@ -228,7 +230,7 @@ static int have_line(lua_State *L, int status, lua_KContext ctx) {
 
 static int read_(lua_State *L) {
     const char *prompt = luaL_checkstring(L, 1);
-    if (!line.open || line.reading)
+    if (!line.open || line.reading || line.keying)
         return luaL_error(L, line.open ? "a line is being read already" : "line.open comes first");
     struct wait *wait = wait_begin(L);
     start_editing(prompt);
@@ -239,6 +241,46 @@ static int read_(lua_State *L) {
     }
     line.reading = wait;
     return wait_park(L, wait, -1, detach, NULL, have_line, 0);
+}
+
+/* --- a single key ---------------------------------------------------------------------------- */
+
+static void stop_keying(void *arg) {
+    (void)arg;
+    uv_poll_stop(&line.poll);
+    terminal_have_key();
+    line.keying = NULL;
+}
+
+static void on_key(uv_poll_t *poll, int status, int events) {
+    char bytes[64]; /* some keys send several, which come together */
+    struct wait *wait = line.keying;
+    (void)poll, (void)events;
+    if (status == 0 && read(terminal_fd(), bytes, sizeof bytes) <= 0)
+        status = UV_EOF;
+    stop_keying(NULL);
+    wait_wake(wait, status);
+}
+
+static int have_key(lua_State *L, int status, lua_KContext ctx) {
+    (void)ctx;
+    lua_pushboolean(L, status != UV_ETIMEDOUT);
+    return 1;
+}
+
+static int key(lua_State *L) {
+    double timeout_s = check_timeout(L, 1, -1);
+    if (!line.open || line.reading || line.keying)
+        return luaL_error(L, line.open ? "the terminal is read already" : "line.open comes first");
+    struct wait *wait = wait_begin(L);
+    terminal_await_key();
+    int status = uv_poll_start(&line.poll, UV_READABLE, on_key);
+    if (status != 0) {
+        terminal_have_key();
+        return push_failure(L, status, "reading the terminal");
+    }
+    line.keying = wait;
+    return wait_park(L, wait, timeout_s, stop_keying, NULL, have_key, 0);
 }
 
 static int clear(lua_State *L) {
@@ -349,6 +391,7 @@ int open_line(lua_State *L) {
     luaL_newlib(L, ((const luaL_Reg[]){{"open", open_},
                                        {"read", read_},
                                        {"clear", clear},
+                                       {"key", key},
                                        {"remember", remember},
                                        {"fresh", fresh},
                                        {"width", width},

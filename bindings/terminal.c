@@ -15,6 +15,9 @@
 enum { HELD_SIZE = 1 << 16 };             /* output that waits to be shown above the line */
 static const uint64_t HELD_NS = 50000000; /* how long it waits while the loop is kept busy */
 
+/* What is done with the terminal: a line is typed, or one key is waited for. */
+enum { NOTHING, LINE, KEY };
+
 /* stdout or stderr, as the rest of the program has it. */
 struct stream {
     int fd;
@@ -66,10 +69,12 @@ static void mark_paste(bool on) {
 void terminal_restore(void) {
     if (!terminal.editing)
         return;
-    terminal.editing = 0;
+    bool typed = terminal.editing == LINE;
+    terminal.editing = NOTHING;
     mark_paste(false);
     tcsetattr(terminal.fd, TCSANOW, &terminal.before);
-    terminal_write("\n", 1);
+    if (typed)
+        terminal_write("\n", 1);
     terminal_flush();
 }
 
@@ -132,17 +137,34 @@ void terminal_prepare(void) {
 void terminal_edit(bool paste_marked) {
     tcgetattr(terminal.fd, &terminal.edit);
     terminal.paste_marked = paste_marked;
-    terminal.editing = 1;
+    terminal.editing = LINE;
     catch_signals(true);
 }
 
+void terminal_await_key(void) {
+    tcgetattr(terminal.fd, &terminal.before);
+    terminal.edit = terminal.before;
+    terminal.edit.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+    terminal.edit.c_cc[VMIN] = 1;
+    terminal.edit.c_cc[VTIME] = 0;
+    tcsetattr(terminal.fd, TCSANOW, &terminal.edit);
+    terminal.paste_marked = false;
+    terminal.editing = KEY;
+    catch_signals(true);
+}
+
+void terminal_have_key(void) {
+    tcsetattr(terminal.fd, TCSANOW, &terminal.before);
+    terminal_leave();
+}
+
 void terminal_leave(void) {
-    terminal.editing = 0;
+    terminal.editing = NOTHING;
     catch_signals(false);
 }
 
 bool terminal_editing(void) {
-    return terminal.editing;
+    return terminal.editing == LINE;
 }
 
 /* --- output ---------------------------------------------------------------------------------- */
@@ -152,7 +174,7 @@ bool terminal_flush(void) {
     terminal.held_size = 0;
     if (size == 0)
         return false;
-    if (terminal.editing) {
+    if (terminal.editing == LINE) {
         terminal.show(terminal.held, size);
     } else {
         terminal_write(terminal.held, size);
@@ -167,7 +189,7 @@ static ssize_t on_output(void *cookie, const char *bytes, size_t size) {
     const struct stream *stream = cookie;
     if (size == 0)
         return 0;
-    if (!terminal.editing || !stream->terminal) {
+    if (terminal.editing != LINE || !stream->terminal) {
         if (stream->terminal)
             terminal.fresh = bytes[size - 1] == '\n';
         return write_all(stream->fd, bytes, size) ? (ssize_t)size : 0;

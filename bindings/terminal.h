@@ -36,6 +36,11 @@ void terminal_edit(bool paste_marked);
 void terminal_leave(void);
 bool terminal_editing(void);
 
+/* A single key is waited for, which the terminal neither shows nor holds back; what is written goes
+ * out as ever. terminal_have_key ends that. */
+void terminal_await_key(void);
+void terminal_have_key(void);
+
 void terminal_write(const char *bytes, size_t size);
 
 /* Shows, or writes when no line is typed, the output that was held back; false when there was none.

@@ -171,26 +171,6 @@ commands.status = {
   usage = "lab status [option...]", options = { which, json }, about = "Tells what there is in a lab.",
 }
 
-local function status_text(there)
-  local lines = { "lab " .. there.name }
-  local function add(line, ...) lines[#lines + 1] = line:format(...) end
-  for _, router in ipairs(there.routers) do
-    add("  router %-10s %-26s %s, inside %s%s%s%s", router.name, router.options.nat,
-      table.concat(router.external, " "), router.lan, router.carrier and ", behind " .. router.carrier or "",
-      router.options.up and "" or ", cut", router.runs and "" or ", has ended")
-  end
-  for _, host in ipairs(there.hosts) do
-    for _, link in ipairs(host.links) do
-      add("  host   %-10s behind %-19s %s %s", host.name, link.router, link.ipv4, link.ipv6 or "")
-    end
-  end
-  for _, server in ipairs(there.servers) do
-    add("  server %-10s %s%s", server.name, server.ipv4, server.runs and "" or ", has ended")
-  end
-  lines[#lines + 1] = ""
-  return table.concat(lines, "\n")
-end
-
 function commands.status.run(program, values, lab)
   local status
   if not lab then
@@ -199,7 +179,7 @@ function commands.status.run(program, values, lab)
   end
   local there, message, code = lab:status()
   if not there then return failed(program, message, code) end
-  return say(program, values.json and cjson.encode(there) .. "\n" or status_text(there))
+  return say(program, values.json and cjson.encode(there) .. "\n" or require("p2pd.lab.words").status(there))
 end
 
 commands.set = {

@@ -1,4 +1,5 @@
 -- commands: what begins with a colon at the prompt.
+local live = require "p2pd.repl.live"
 local near = require "p2pd.repl.near"
 local task = require "p2pd.task"
 
@@ -102,35 +103,6 @@ local function time(session, code)
   session.say(session.paint("faint", session.duration(seconds)))
 end
 
--- Whoever holds the old module in a variable of the prompt's gets the new one.
-local function reload(session, name)
-  local old = package.loaded[name]
-  if name == "" or old == nil then
-    local names = {}
-    for loaded in next, package.loaded do names[#names + 1] = tostring(loaded) end
-    local guess = near.among(name, names)
-    session.complain(name == "" and ":reload needs the name of a module"
-      or ("'%s' is not loaded%s"):format(name, guess and "; did you mean " .. guess .. "?" or ""))
-    return
-  end
-  if name == "p2pd.core" or package.preload[name] or package.searchpath(name, package.cpath) then
-    session.complain(("'%s' is not written in Lua: it stays as it is"):format(name))
-    return
-  end
-  package.loaded[name] = nil
-  local done, new = session.foreground(require, name)
-  if not done then
-    package.loaded[name] = old
-    return
-  end
-  for _, variables in ipairs { session.env, _G } do
-    for key, value in next, variables do
-      if rawequal(value, old) then rawset(variables, key, new) end
-    end
-  end
-  session.say(("%s was loaded again"):format(name))
-end
-
 list = {
   { "help", "[NAME]", "this text, or what is known of a function, a type, or a topic", help },
   { "quit", "", "leave, as Ctrl-D does; what runs in the background is cancelled", quit },
@@ -140,7 +112,11 @@ list = {
   { "scores", "", "what learn knows of each pair of networks: what was tried, how it went, what comes first", scores },
   { "tasks", "", "what runs in the background, and where it waits", tasks },
   { "time", "EXPR", "how long the expression takes", time },
-  { "reload", "MODULE", "require the module anew; the prompt's variables that hold the old one get the new", reload },
+  { "pipes", "", "the open pipes: with whom, by which strategy, how much went through, for how long", live.pipes },
+  { "lab", "[NAME]", "the labs that run, their routers, hosts and servers", live.labs },
+  { "watch", "EXPR", "evaluate the expression every second, until a key is pressed", live.watch },
+  { "reload", "[NAME]", "require a module anew, or load a strategy's file; alone: the pipelines of all nodes",
+    require "p2pd.repl.reload" },
 }
 
 function M.names()

@@ -155,6 +155,7 @@ static char **complete(const char *text, int start, int end) {
 static void on_line(char *text);
 
 static void start_editing(const char *prompt) {
+    terminal_leave_keys();
     terminal_prepare();
     rl_reset_screen_size();
     rl_eof_found =
@@ -248,7 +249,6 @@ static int read_(lua_State *L) {
 static void stop_keying(void *arg) {
     (void)arg;
     uv_poll_stop(&line.poll);
-    terminal_have_key();
     line.keying = NULL;
 }
 
@@ -273,14 +273,18 @@ static int key(lua_State *L) {
     if (!line.open || line.reading || line.keying)
         return luaL_error(L, line.open ? "the terminal is read already" : "line.open comes first");
     struct wait *wait = wait_begin(L);
-    terminal_await_key();
+    terminal_await_keys();
     int status = uv_poll_start(&line.poll, UV_READABLE, on_key);
-    if (status != 0) {
-        terminal_have_key();
+    if (status != 0)
         return push_failure(L, status, "reading the terminal");
-    }
     line.keying = wait;
     return wait_park(L, wait, timeout_s, stop_keying, NULL, have_key, 0);
+}
+
+static int no_keys(lua_State *L) {
+    (void)L;
+    terminal_leave_keys();
+    return 0;
 }
 
 static int clear(lua_State *L) {
@@ -392,6 +396,7 @@ int open_line(lua_State *L) {
                                        {"read", read_},
                                        {"clear", clear},
                                        {"key", key},
+                                       {"no_keys", no_keys},
                                        {"remember", remember},
                                        {"fresh", fresh},
                                        {"width", width},

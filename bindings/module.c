@@ -14,6 +14,7 @@
     X(turn)                                                                                        \
     X(punch)                                                                                       \
     X(clock)                                                                                       \
+    X(console)                                                                                     \
     X(task) X(address) X(identity) X(dns) X(signal) X(pipe) X(listener) X(nic) X(stun) X(router)
 
 static const luaL_Reg modules[] = {

@@ -34,6 +34,7 @@ int open_nat(lua_State *L);
 int open_nat_model(lua_State *L);
 int open_turn(lua_State *L);
 int open_punch(lua_State *L);
+int open_console(lua_State *L);
 int open_portmap(lua_State *L); /* the program alone has it: bindings/portmap.c */
 
 #endif

@@ -373,8 +373,7 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg functions[] = {
     {"dial", dial_pipe}, {"adopt", adopt_socket}, {"receive", receive_}, {"hold", hold},
-    {"held", held},      {"keep", keep_with},     {"state", state},
-    {NULL, NULL}};
+    {"held", held},      {"keep", keep_with},     {"state", state},      {NULL, NULL}};
 
 int open_pipe(lua_State *L) {
     lua_newuserdatauv(L, 1, 0);

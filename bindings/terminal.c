@@ -141,7 +141,9 @@ void terminal_edit(bool paste_marked) {
     catch_signals(true);
 }
 
-void terminal_await_key(void) {
+void terminal_await_keys(void) {
+    if (terminal.editing == KEY)
+        return;
     tcgetattr(terminal.fd, &terminal.before);
     terminal.edit = terminal.before;
     terminal.edit.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
@@ -153,7 +155,9 @@ void terminal_await_key(void) {
     catch_signals(true);
 }
 
-void terminal_have_key(void) {
+void terminal_leave_keys(void) {
+    if (terminal.editing != KEY)
+        return;
     tcsetattr(terminal.fd, TCSANOW, &terminal.before);
     terminal_leave();
 }

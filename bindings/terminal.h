@@ -36,10 +36,10 @@ void terminal_edit(bool paste_marked);
 void terminal_leave(void);
 bool terminal_editing(void);
 
-/* A single key is waited for, which the terminal neither shows nor holds back; what is written goes
- * out as ever. terminal_have_key ends that. */
-void terminal_await_key(void);
-void terminal_have_key(void);
+/* From the one to the other, keys are waited for, which the terminal neither shows nor holds back;
+ * what is written goes out as ever. Either may be called again. */
+void terminal_await_keys(void);
+void terminal_leave_keys(void);
 
 void terminal_write(const char *bytes, size_t size);
 

@@ -10,6 +10,7 @@ local program = {
   options = {
     { "--echo", nil, "send back what arrives, to any number of peers" },
     { "--port", "N", "listen on this port (the default derives from the key)", range = { 1, 65535, whole = true } },
+    { "--console", "PATH", "open a socket at PATH for `p2pd-lua attach PATH`: a prompt inside this program" },
     cli.strategies,
     cli.pipeline,
   },
@@ -47,6 +48,15 @@ local function join_first(tell, node)
   return table.unpack(outcome:recv())
 end
 
+-- A prompt inside this program, which finds the node as `node`.
+local function open_console(path, node, tell)
+  if not path then return nil end
+  return require("p2pd.console").open {
+    path = path, names = { node = node },
+    on_notice = function(text) tell("notice", { message = text }, "p2pd-lua: " .. text) end,
+  }
+end
+
 local function main(arguments)
   local options, status = cli.parse(program, arguments)
   if not options then return status end
@@ -65,6 +75,8 @@ local function main(arguments)
     on_address = tell_address, pipeline = pipeline,
   }))
   if not node then return cli.fail(tell, program.name, message, code) end
+  local _ <close>, no_console, reason = open_console(options.console, node, tell)
+  if no_console then return cli.fail(tell, program.name, no_console, reason) end
   if options.echo then
     local written, why = io.stdout:write("address ", node:address(), "\n")
     if written then written, why = io.stdout:flush() end

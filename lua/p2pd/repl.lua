@@ -23,12 +23,23 @@ end
 
 -- Where the lines of a session of this program's own are typed.
 local function new_place()
-  local place = { coloured = M.colours_wanted(), width = core.line.width, fresh = core.line.fresh, key = core.line.key }
+  local place = { coloured = M.colours_wanted(), width = core.line.width, fresh = core.line.fresh }
   function place.read(prompt) return core.line.read(prompt) end
   function place.say(text) io.stdout:write(text, "\n") end
   function place.complain(text) io.stderr:write(text, "\n") end
-  function place.end_line() io.stdout:write "\n" end -- the terminal has put ^C there
-  function place.foreground(body) core.interrupt.handle(place.on_interrupt, body) end
+  -- The terminal has put ^C there, unless it waits for a key.
+  function place.end_line() io.stdout:write(place.keying and "^C\n" or "\n") end
+  function place.key(seconds)
+    place.keying = true
+    return core.line.key(seconds)
+  end
+  function place.foreground(body)
+    core.interrupt.handle(place.on_interrupt, body)
+    if not body and place.keying then
+      place.keying = false
+      core.line.no_keys()
+    end
+  end
   function place.remember(text)
     local kept, message = place.history:add(text)
     if kept then core.line.remember(text) end

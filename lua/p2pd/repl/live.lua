@@ -58,8 +58,9 @@ function M.watch(session, code)
   if code == "" then return session.complain ":watch needs an expression" end
   local body, message = session.compile(code)
   if not body then return session.complain(message) end
-  session.say(session.paint("faint", "(any key ends it)"))
   session.foreground(function()
+    session.key(0) -- from here on it is not shown
+    session.say(session.paint("faint", "(any key ends it)"))
     local started, looks = task.now(), 0
     repeat
       local values = table.pack(body(session.keep))

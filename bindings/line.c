@@ -281,6 +281,13 @@ static int key(lua_State *L) {
     return wait_park(L, wait, timeout_s, stop_keying, NULL, have_key, 0);
 }
 
+static int keys(lua_State *L) {
+    if (!line.open || line.reading)
+        return luaL_error(L, line.open ? "a line is being read" : "line.open comes first");
+    terminal_await_keys();
+    return 0;
+}
+
 static int no_keys(lua_State *L) {
     (void)L;
     terminal_leave_keys();
@@ -396,6 +403,7 @@ int open_line(lua_State *L) {
                                        {"read", read_},
                                        {"clear", clear},
                                        {"key", key},
+                                       {"keys", keys},
                                        {"no_keys", no_keys},
                                        {"remember", remember},
                                        {"fresh", fresh},

@@ -9,7 +9,8 @@
  *                 begun, report = f(kind, what), stuck = f() when nothing can wake the task that
  *                 reads no line }
  *     line.read(prompt) -> text; nil, message, "EOF", "EINTR" (clear was called) or "E2BIG"
- *     line.key(timeout) -> whether a key was pressed; none is shown until line.no_keys() or read
+ *     line.keys(): from here on none is shown, until line.no_keys() or read
+ *     line.key(timeout) -> whether one was pressed
  *     line.clear() -> count of the bytes that were typed; nil when no line is being typed
  *     line.remember(text), line.width() -> columns, line.fresh() ends a line that print left open
  */

@@ -142,7 +142,7 @@ local function at_run_time()
     netcheck = require "p2pd.netcheck", reach = require "p2pd.reach",
     portmap = require "p2pd.portmap", mapping = require("p2pd.portmap").methods,
     turn = require "p2pd.turn", allocation = require("p2pd.turn").methods, punch = require "p2pd.punch",
-    timeline = require "p2pd.timeline",
+    timeline = require "p2pd.timeline", console = require "p2pd.console", opened = require("p2pd.console").methods,
   }
   found.watcher = debug.getregistry()["p2pd.nic_watcher"].__index
   p2pd.pipeline.run({

@@ -13,7 +13,7 @@ local M = {}
 local MOST = 8                     -- that may be attached at once
 local PATIENCE = 5000              -- milliseconds until the other side has said what it is
 local PART = 64 * 1024             -- bytes of output in one frame
-local QUEUED = 4 * 1024 * 1024     -- bytes of output that wait for a slow reader; what is more is left out
+local QUEUED = 1024 * 1024         -- bytes of output that wait for a slow reader; with more the line waits, too
 local TYPED_AHEAD = 1000           -- frames that wait for their turn
 local NAMES = 1000                 -- of a completion
 local LOOK_EVERY = 1000000         -- instructions of a busy line between two looks at what was typed
@@ -24,19 +24,44 @@ local TASKS_EVERY = 100            -- milliseconds between two looks at the task
 local attached = {}
 attached.__index = attached
 
+-- One write is under way at a time, so that many small ones cost no more than their bytes.
+function attached:flush()
+  if self.writing or self.waiting == 0 then return end
+  local bytes = table.concat(self.parts)
+  self.parts, self.waiting, self.writing = {}, 0, #bytes
+  local sent = self.stream:write(bytes, function()
+    self.writing = nil
+    self:flush()
+    self.changed:signal()
+  end)
+  if not sent then self.writing = nil end
+end
+
 function attached:write(bytes)
   if self.ended then return end
-  self.stream:write(bytes)
+  self.parts[#self.parts + 1] = bytes
+  self.waiting = self.waiting + #bytes
+  self:flush()
+end
+
+local function is_full(self)
+  return self.waiting + (self.writing or 0) > QUEUED and not self.ended
 end
 
 function attached:send(kind, payload)
   self:write(frames.encode(kind, payload))
 end
 
--- Output, which is left out where the reader is too slow for it.
+-- Output. The line that runs waits for a slow reader, if it may wait where it is; what others write is left out then.
 function attached:show(kind, text)
   if self.ended then return end
-  if self.stream:get_write_queue_size() > QUEUED then
+  if is_full(self) and task.current() == self.session.running then
+    local ok, problem = pcall(function()
+      while is_full(self) do self.changed:wait() end
+    end)
+    if not ok and task.is_cancelled(problem) then error(problem, 0) end
+  end
+  if is_full(self) then
     self.left_out = (self.left_out or 0) + #text
     return
   end
@@ -155,7 +180,7 @@ local function place_of(self)
     if kind == "L" then return text end
     if kind == "Z" then return nil, "EOF: the input ends", "EOF" end
     self.session.cleared = math.tointeger(tonumber(text)) or 0
-    return nil, "EINTR: the line was cleared", "EINTR"
+    return nil, "the line was cleared", sessions.CLEARED
   end
   -- The hook stays with the line's own coroutine.
   function place.enter(f, ...)
@@ -250,6 +275,8 @@ function attached:close(words)
   self.timer:close()
   -- What waits goes out first, but is not waited for when it does not.
   local stream, timer = self.stream, luv.new_timer()
+  if self.waiting > 0 then stream:write(table.concat(self.parts)) end
+  self.parts, self.waiting = {}, 0
   local function finish()
     if timer:is_closing() then return end
     timer:close()
@@ -264,6 +291,7 @@ end
 -- The console ---------------------------------------------------------------------------------------------------------
 
 local console = {}
+M.methods = console
 console.__index = console
 console.__name = "p2pd.console"
 
@@ -276,7 +304,8 @@ local function greet(self, stream)
   end
   local new = setmetatable({
     console = self, stream = stream, reader = frames.reader(), typed = {}, changed = task.condition(),
-    timer = luv.new_timer(), tasks = setmetatable({}, { __mode = "k" }), columns = 80, ended = false,
+    parts = {}, waiting = 0, timer = luv.new_timer(),
+    tasks = setmetatable({}, { __mode = "k" }), columns = 80, ended = false,
   }, attached)
   new.begun = setmetatable({}, {
     __len = function() return 0 end, __newindex = function(_, _, entry) adopt_task(new, entry.task) end,

@@ -4,6 +4,7 @@ local frames = require "p2pd.repl.frames"
 local luv = require "luv"
 local meeting_place = require "p2pd.repl.meeting_place"
 local repl = require "p2pd.repl"
+local safe = require "p2pd.repl.pretty".safe
 local task = require "p2pd.task"
 
 local M = {}
@@ -54,7 +55,8 @@ function handlers:F()
 end
 
 function handlers:K()
-  if self.keys or self.reader then return end
+  if self.keys or self.reader or not self.history then return end
+  core.line.keys()
   self.keys = task.spawn(function()
     core.line.key()
     send(self, "K")
@@ -187,6 +189,7 @@ local function await(self, condition, seconds)
 end
 
 local function failed(words)
+  words = safe(words)
   if not words:find "^E%u+: " then words = "ECLOSED: " .. words end
   return nil, words, words:match "^E%u+"
 end
@@ -213,7 +216,6 @@ function M.run(path)
   local opened
   opened, message, code = open_terminal(self)
   if not opened then return nil, message, code end
-  local safe = require("p2pd.repl.pretty").safe
   io.stdout:write(("attached to process %s (p2pd-lua %s); Ctrl-D detaches\n"):format(safe(self.greeted.pid or "?"),
     safe(self.greeted.program or "?")))
   while await(self, function() return self.asked end) do
@@ -227,9 +229,8 @@ function M.run(path)
   remember(self)
   core.line.fresh()
   core.interrupt.leave()
-  local words = safe(self.words or "")
-  if self.failed then return failed(words) end
-  if words ~= "" then io.stdout:write(words, "\n") end
+  if self.failed then return failed(self.words) end
+  if self.words ~= "" then io.stdout:write(safe(self.words), "\n") end
   return true
 end
 

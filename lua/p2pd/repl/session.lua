@@ -12,7 +12,7 @@ local luv = require "luv"
 local pretty = require "p2pd.repl.pretty"
 local task = require "p2pd.task"
 
-local M = {}
+local M = { CLEARED = "EINTR" } -- what read tells of a line that Ctrl-C has cleared
 
 local LONG = 0.5         -- seconds after which it is said how long a line took
 local MOST_LOCALS = 200  -- as many as a function of Lua's can have
@@ -72,8 +72,9 @@ local function run(session, f, ...)
   local results = table.pack(pcall(body.wait, body))
   local seconds = (luv.hrtime() - started) / 1e9
   session.running = nil
-  session.place.foreground()
   local status = body:status()
+  if status == "cancelled" and not session.stuck and not session.interrupted then session.place.end_line() end
+  session.place.foreground()
   if status == "done" then return true, table.pack(table.unpack(results, 2, results.n)), seconds end
   if status == "failed" then
     session.trace = own_part(body:traceback())
@@ -81,7 +82,6 @@ local function run(session, f, ...)
   end
   if status == "cancelled" then
     if session.stuck then return false, "EDEADLOCK: nothing was left that could wake it", seconds end
-    if not session.interrupted then session.place.end_line() end
     return false, task.cancelled, seconds
   end
   error(results[2], 0) -- it is the prompt itself that is cancelled
@@ -148,12 +148,12 @@ local function read(session)
     local line, message, code = session.place.read(prompt(session), session.continued)
     if not line then
       if code == "EOF" and not text then return nil end
-      if code == "EINTR" and not text and session.cleared == 0 and not session.hinted_quit then
+      if code == M.CLEARED and not text and session.cleared == 0 and not session.hinted_quit then
         session.hinted_quit = true
         session.say(session.paint("faint", "(Ctrl-D or :quit leaves)"))
       elseif code == "EOF" then
         session.complain "the unfinished input was dropped"
-      elseif code ~= "EINTR" then
+      elseif code ~= M.CLEARED then
         session.complain(message)
       end
       return false

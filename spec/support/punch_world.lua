@@ -1,5 +1,5 @@
 -- punch_world: two hosts behind routers that core.nat_model plays, and TCP's opening handshake between them
--- (spec/support/punch_tcp.lua), in virtual time: what becomes of two plans (core.punch.plan), and when. Nothing of it
+-- (p2pd.lab.virtual.tcp), in virtual time: what becomes of two plans (core.punch.plan), and when. Nothing of it
 -- touches the network, and the same seed gives the same answer.
 --
 --   local world = punch_world.new {
@@ -7,7 +7,9 @@
 --     rtt = 0.04, server_rtt = 0.02, signal = 0.02, loss = 0.02, noise = 5, uninvited = "reset", hops = 1, seed = 7 }
 --   local result = world:attempt { tries = 4 }   -- { ok, ms, try, tactic, reason, syns }
 local core = require "p2pd.core"
-local handshake = require "spec.support.punch_tcp"
+local chance = require "p2pd.lab.virtual.chance"
+local handshake = require "p2pd.lab.virtual.tcp"
+local wire = require "p2pd.lab.virtual.wire"
 
 local M = {}
 
@@ -16,120 +18,21 @@ local INSIDE = "192.168.1.10" -- of both: homes are like that
 local SERVERS = { "30.1.0.3", "30.1.0.4" }
 local STUN_PORT = 3478
 local START = 1000            -- seconds; any time of this age
-local LAN = 0.0003            -- from a host to its router
+local LAN = wire.LAN
 local SAMPLE_WAIT = 0.15      -- an answer that is later than this counts as none
 local BURST = 0.0002          -- between two SYNs of a burst
 local LOCALS = { 20000, 50000 }
 local SYN, SYN_ACK = 2, 18
 
-local world = {}
+local world = setmetatable({}, { __index = wire.methods })
 world.__index = world
-
--- Chance --------------------------------------------------------------------------------------------------------------
-
--- SplitMix64, as core/chance.h.
-local function chance_of(seed)
-  local state = seed * 0x2545F4914F6CDD1D
-  return function()
-    state = state + 0x9E3779B97F4A7C15
-    local word = (state ~ (state >> 30)) * 0xBF58476D1CE4E5B9
-    word = (word ~ (word >> 27)) * 0x94D049BB133111EB
-    return ((word ~ (word >> 31)) >> 11) * 0x1p-53
-  end
-end
 
 -- Time ----------------------------------------------------------------------------------------------------------------
 
--- A heap of { at, order, what }: what happens at the same time happens in the order of its making.
-local function is_before(a, b)
-  return a.at < b.at or a.at == b.at and a.order < b.order
-end
-
-function world:at(time, what)
-  local heap, i = self.heap, #self.heap + 1
-  self.order = self.order + 1
-  local event = { at = math.max(time, self.now), order = self.order, what = what }
-  while i > 1 and is_before(event, heap[i // 2]) do
-    heap[i] = heap[i // 2]
-    i = i // 2
-  end
-  heap[i] = event
-end
-
-local function pop(heap)
-  local top, last = heap[1], table.remove(heap)
-  local count, i = #heap, 1
-  if count == 0 then return top end
-  while 2 * i <= count do
-    local child = 2 * i
-    if child < count and is_before(heap[child + 1], heap[child]) then child = child + 1 end
-    if not is_before(heap[child], last) then break end
-    heap[i] = heap[child]
-    i = child
-  end
-  heap[i] = last
-  return top
-end
-
 --- Lets time go on until then, or until both ends have the same connection.
 function world:run(until_time)
-  local heap = self.heap
-  while heap[1] and heap[1].at <= until_time and not self.met and self.missed ~= self.try do
-    local event = pop(heap)
-    self.now = event.at
-    event.what()
-  end
+  while self:next_at() <= until_time and not self.met and self.missed ~= self.try do self:step() end
   if not self.met and self.missed ~= self.try then self.now = math.max(self.now, until_time) end
-end
-
-function world:lost()
-  return self.loss > 0 and self.chance() < self.loss
-end
-
--- Packets -------------------------------------------------------------------------------------------------------------
-
--- A packet is at the other router.
-local function arrive(self, packet)
-  local side = self.by_ip[packet.ip]
-  if not side then return end
-  local ip, port_or_reason, answer = side.router:inbound(self.now, "tcp", packet.from_ip, packet.from_port, packet.ip,
-    packet.port, packet.flags)
-  if ip then
-    packet.port, packet.to_port = port_or_reason, packet.port
-    self:at(self.now + LAN, function() side.host:receive(packet) end)
-  elseif answer == "reset" then
-    self:at(self.now + self.rtt / 2, function()
-      if self:lost() then return end
-      arrive(self, {
-        from_ip = packet.ip, from_port = packet.port, ip = packet.from_ip, port = packet.from_port,
-        flags = handshake.RST | handshake.ACK, acked = packet.number,
-      })
-    end)
-  end
-end
-
---- A packet leaves a host: `packet` = { local_port, ip, port, flags, ttl, number, acked }.
-function world:send(side, packet)
-  if packet.flags == SYN then self.syns = self.syns + 1 end
-  local lost = self:lost()
-  if lost and self.chance() < 0.5 then return end
-  self:at(self.now + LAN, function()
-    local from_ip, from_port = side.router:outbound(self.now, "tcp", side.ip, packet.local_port, packet.ip,
-      packet.port, packet.flags)
-    if not from_ip then return end
-    if packet.socket then packet.socket.external_port = from_port end
-    if packet.ttl and packet.ttl - 1 <= self.hops then
-      -- Time exceeded (RFC 792) comes back from where it ended.
-      self:at(self.now + self.rtt / 4, function() side.host:unreachable(packet.socket) end)
-    elseif not lost then
-      self:at(self.now + self.rtt / 2, function()
-        arrive(self, {
-          from_ip = from_ip, from_port = from_port, ip = packet.ip, port = packet.port, flags = packet.flags,
-          number = packet.number, acked = packet.acked,
-        })
-      end)
-    end
-  end)
 end
 
 -- A connection is one when both ends have it, of the same four.
@@ -190,7 +93,7 @@ local function side_of(self, role, nat, seed)
   made.external = translates and { EXTERNAL[role] } or {}
   local side = {
     role = role, router = core.nat_model.new(made), external_ip = EXTERNAL[role],
-    ip = translates and INSIDE or EXTERNAL[role],
+    ip = translates and INSIDE or EXTERNAL[role], delay = self.rtt / 4,
     next_local = LOCALS[1] + math.floor(self.chance() * (LOCALS[2] - LOCALS[1])),
     facts = { nat = nat.type, delta = nat.delta or "na", value = nat.value, first = nat.first, last = nat.last },
   }
@@ -205,9 +108,9 @@ function M.new(options)
   local self = setmetatable({
     rtt = options.rtt or 0.04, server_rtt = options.server_rtt or 0.02, signal = options.signal or 0.02,
     loss = options.loss or 0, noise = options.noise or 0, uninvited = options.uninvited or "drop",
-    hops = options.hops or 0, skew = options.skew or 0.002, chance = chance_of(options.seed or 1), now = START,
-    heap = {}, order = 0, by_ip = {},
-    standing = {}, syns = 0, try = 0, numbers = 0,
+    hops = options.hops or 0, skew = options.skew or 0.002, chance = chance.of(options.seed or 1), now = START,
+    heap = {}, order = 0, by_ip = {}, numbers = 0,
+    standing = {}, syns = 0, try = 0,
   }, world)
   self.connect = side_of(self, "connect", options.connect, 2 * (options.seed or 1))
   self.respond = side_of(self, "respond", options.respond, 2 * (options.seed or 1) + 1)
@@ -244,7 +147,12 @@ function world:fire(side, plan)
   local start, last = self.now, 0
   for _, shot in ipairs(plan.shots) do
     last = shot.at_ms / 1000
-    self:at(start + last, function() side.host:fire(shot, plan.revive) end)
+    self:at(start + last, function()
+      side.host:connect {
+        local_port = shot.local_port, ip = side.peer.external_ip, port = shot.remote_port, ttl = shot.ttl,
+        listens = shot.listens, revive = plan.revive,
+      }
+    end)
   end
   return last
 end

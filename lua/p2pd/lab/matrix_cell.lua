@@ -109,8 +109,8 @@ local function tenth(number)
   return tenths and (tenths % 10 == 0 and tenths // 10 or tenths / 10)
 end
 
--- How often the rung that connected was tried: by the pipeline, or by itself, which its notes say.
-local function tries_of(result)
+--- How often the rung that connected was tried: by the pipeline, or by itself, which its notes say.
+function M.tries_of(result)
   for _, rung in ipairs(result.report and result.report.rungs or {}) do
     if rung.ok then
       local tries = rung.tries or 1
@@ -159,7 +159,7 @@ local function meet(net, pair, number, conditions, run)
   result, message, code = connector:await("result", conditions.timeout + FAREWELL)
   if not result then return nil, message, code end
   run.ok, run.strategy, run.ms, run.echo_ms = result.ok, result.strategy, tenth(result.ms), tenth(result.echo_ms)
-  run.message, run.code, run.remote, run.tries = result.message, result.code, result.remote, tries_of(result)
+  run.message, run.code, run.remote, run.tries = result.message, result.code, result.remote, M.tries_of(result)
   run.report, run.text, run.seeds = result.report, result.text, seeds
   run.examined = { from = here.own, to = there.own }
   run.unexamined = not (here.examined and there.examined) or nil

@@ -1,5 +1,8 @@
--- punch_tcp: a host's TCP as far as connections open, for punch_world: what connect() and listen() do, and what the
--- executor (core.punch.open) makes of what they say.
+-- tcp: a host's TCP as far as connections open, for p2pd.lab.virtual.wire: what connect() and listen() do, and what the
+-- executor (core.punch.open) makes of what they say. Pure.
+--
+-- A socket may have an owner: `owner.opened(socket)` is called when it is a connection, `owner.refused(socket)` when a
+-- RST has come and it is not fired again. What a listener accepts has the listener's owner.
 local M = { RST = 4, ACK = 16 }
 
 local SYN, RST, ACK, SYN_ACK, RST_ACK = 2, M.RST, M.ACK, 18, 20
@@ -9,6 +12,7 @@ local EPHEMERAL = { 52000, 60999 }
 local host = {}
 host.__index = host
 
+--- `world`: a p2pd.lab.virtual.wire, or what has its methods.
 function M.host(world, side)
   return setmetatable({ world = world, side = side, sockets = {}, listeners = {}, any = EPHEMERAL[1] }, host)
 end
@@ -25,13 +29,39 @@ local function key_of(local_port, ip, port)
   return number | port << 32 | local_port << 48
 end
 
-function host:listen(port)
-  self.listeners[port] = true
+--- Listens on a port: a port of 0 is any. Returns the port.
+function host:listen(port, owner)
+  if port == 0 then port = self:any_port() end
+  self.listeners[port] = owner or true
+  return port
 end
 
 function host:close()
   for _, socket in pairs(self.sockets) do socket.over = true end
   self.sockets, self.listeners = {}, {}
+end
+
+--- Ends a socket, whatever its state.
+function host:drop(socket)
+  socket.over = true
+  if self.sockets[socket.key] == socket then self.sockets[socket.key] = nil end
+end
+
+--- Ends an owner's listeners, and those of its sockets that `keeps` does not name.
+function host:leave(owner, keeps)
+  for port, listener in pairs(self.listeners) do
+    if listener == owner then self.listeners[port] = nil end
+  end
+  for _, socket in pairs(self.sockets) do
+    if socket.owner == owner and not (keeps and keeps(socket)) then self:drop(socket) end
+  end
+end
+
+--- A port that the system gives.
+function host:any_port()
+  local port = self.any
+  self.any = port + 1 > EPHEMERAL[2] and EPHEMERAL[1] or port + 1
+  return port
 end
 
 function host:out(socket, flags, more)
@@ -58,23 +88,21 @@ function host:begin(socket, state)
   self:resend(socket, 1)
 end
 
---- connect(): one shot of a plan.
-function host:fire(shot, revive)
-  local local_port = shot.local_port
-  if local_port == 0 then
-    local_port = self.any
-    self.any = self.any + 1 > EPHEMERAL[2] and EPHEMERAL[1] or self.any + 1
-  end
-  local ip = self.side.peer.external_ip
-  local at = key_of(local_port, ip, shot.remote_port)
-  if shot.listens then self.listeners[local_port] = true end
-  if self.sockets[at] then return end -- EADDRNOTAVAIL
+--- connect(): { local_port, ip, port, ttl?, revive?, listens?, owner? }; nil when the four are in use.
+function host:connect(to)
+  local local_port = to.local_port
+  if local_port == 0 then local_port = self:any_port() end
+  local at = key_of(local_port, to.ip, to.port)
+  if to.listens then self.listeners[local_port] = to.owner or true end
+  if self.sockets[at] then return nil end -- EADDRNOTAVAIL
   local socket = {
-    key = at, local_port = local_port, ip = ip, port = shot.remote_port, revive = revive, revived = 0, ttl = shot.ttl,
+    key = at, local_port = local_port, ip = to.ip, port = to.port, revive = to.revive, revived = 0, ttl = to.ttl,
+    owner = to.owner,
   }
   self.sockets[at] = socket
   self:begin(socket, "sent")
-  self:out(socket, SYN, shot.ttl and { ttl = shot.ttl })
+  self:out(socket, SYN, to.ttl and { ttl = to.ttl })
+  return socket
 end
 
 -- What died of an ICMP error leaves its port to the listener.
@@ -84,21 +112,31 @@ function host:unreachable(socket)
   self.sockets[socket.key] = nil
 end
 
--- Refused: fired again, if it may be.
+--- Refused: fired again, if it may be.
 function host:refused(socket)
   socket.over = true
   self.sockets[socket.key] = nil
-  if not socket.revive or socket.revived >= socket.revive.times then return end
+  local owner = socket.owner
+  if not socket.revive or socket.revived >= socket.revive.times then
+    if owner and owner.refused then owner.refused(socket) end
+    return
+  end
   self.world:at(self.world.now + socket.revive.gap_ms / 1000, function()
-    if self.sockets[socket.key] or not next(self.listeners) then return end
+    if self.sockets[socket.key] or not next(self.listeners) or owner and owner.over then return end
     local again = {
-      key = socket.key, local_port = socket.local_port, ip = socket.ip, port = socket.port, revive = socket.revive,
+      owner = owner, key = socket.key, local_port = socket.local_port, ip = socket.ip, port = socket.port, revive = socket.revive,
       revived = socket.revived + 1, external_port = socket.external_port,
     }
     self.sockets[again.key] = again
     self:begin(again, "sent")
     self:out(again, SYN)
   end)
+end
+
+--- What an ICMP error says that means the same as a RST.
+function host:refused_by_icmp(socket, number)
+  if not socket or socket.over or socket.state ~= "sent" or socket.number ~= number then return end
+  self:refused(socket)
 end
 
 function host:establish(socket)
@@ -116,6 +154,7 @@ function host:receive(packet)
   if not socket and flags == SYN and self.listeners[packet.port] then
     socket = {
       key = at, local_port = packet.port, ip = packet.from_ip, port = packet.from_port, external_port = packet.to_port,
+      owner = self.listeners[packet.port] ~= true and self.listeners[packet.port] or nil, accepted = true,
     }
     self.sockets[at] = socket
     self:begin(socket, "received")

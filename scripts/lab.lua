@@ -19,9 +19,10 @@ real servers (MQTT, STUN, TURN, time) between them. Needs root, or user namespac
   restart SERVER          end a server at once, and start it again
   timeline                what the routers let in, dropped and mapped
   matrix                  try every pair of NATs, and show who connects how
+  try PIPELINE            the same with a pipeline of yours beside another one: what got better, what worse
   down [NAME]             end a lab
 
-`p2pd-lua lab COMMAND --help` says more. All but up, run and matrix take --lab NAME; without it the lab is called "lab".
+`p2pd-lua lab COMMAND --help` says more. All but up, run, matrix and try take --lab NAME; without it the lab is called "lab".
 A NAT is written TYPE/DELTA[:VALUE][@FIRST-LAST], as symmetric/random or restricted/independent:3@40000-50000:
   TYPE   open udp-firewall full-cone restricted port-restricted symmetric blocked
   DELTA  equal preserving independent dependent random (not for open, udp-firewall, blocked)
@@ -248,7 +249,7 @@ end
 
 -- Long, and seldom wanted.
 setmetatable(commands, { __index = function(_, name)
-  return name == "matrix" and require "p2pd.lab.matrix_command" or nil
+  return (name == "matrix" or name == "try") and require(("p2pd.lab.%s_command"):format(name)) or nil
 end })
 
 -- The lab's own processes.

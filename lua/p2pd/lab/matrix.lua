@@ -8,11 +8,12 @@ local LABS = 2   -- that a pair gets, where one of them fails
 local BROKEN = 3 -- pairs in a row for which that was not enough: then nothing can be found out here
 
 ---@class p2pd.lab.Matrix
----@field runs {from: string, to: string, round: integer}[] in their order
+---@field runs {from: string, to: string, round: integer, conditions: table?}[] in their order; one may have conditions
+--- of its own, of what the lab is not made of: the pipeline, say
 ---@field conditions p2pd.lab.MatrixConditions
 ---@field jobs integer labs at one time
 ---@field on_begin fun(run: {from: string, to: string, round: integer})
----@field on_end fun(run: p2pd.lab.MatrixRun) when it was under way to its end
+---@field on_end fun(made: p2pd.lab.MatrixRun, run: table) when it was under way to its end
 
 local matrix = {}
 matrix.__index = matrix
@@ -42,7 +43,7 @@ local function attempt(self, place, run)
     if not net then return nil, why, what end
     place.count = place.count + 1
     local done
-    done, message, code = cell.run(net, run, place.count, self.conditions)
+    done, message, code = cell.run(net, run, place.count, run.conditions or self.conditions)
     if done then return done end
     place.drop()
   end
@@ -65,7 +66,7 @@ local function work(self)
     done.round = run.round
     self.broken = done.broken and self.broken + 1 or 0
     if self.broken >= BROKEN then self.failure = { done.message, done.code } end
-    self.on_end(done)
+    self.on_end(done, run)
   end
 end
 

@@ -1,8 +1,8 @@
 -- matrix_command: `p2pd-lua lab matrix`.
 local luv = require "luv"
 local cli = require "p2pd.cli"
-local ends = require "p2pd.lab.matrix_end"
 local matrix = require "p2pd.lab.matrix"
+local matrix_asked = require "p2pd.lab.matrix_asked"
 local matrix_pairs = require "p2pd.lab.matrix_pairs"
 local page = require "p2pd.lab.matrix_page"
 local results = require "p2pd.lab.matrix_results"
@@ -10,63 +10,16 @@ local screen = require "p2pd.lab.matrix_screen"
 local task = require "p2pd.task"
 local words = require "p2pd.lab.matrix_words"
 
-local TICK = 0.1      -- seconds between two looks whether there is something to draw
-local MOST_JOBS = 32
-local DELAY_MS = 10   -- of each host's link, one way: hosts are 40 ms apart there and back, servers 20 ms
-local TIMEOUT = 20    -- seconds of an attempt, as of node:connect
-
-local function plain(text)
-  return (text:gsub("^%u+: ", ""))
-end
-
--- Checks of options' values, each with a sentence for what is wrong.
-local function parsed_by(parse)
-  return function(text)
-    local list, message = parse(text)
-    if list then return list end
-    return nil, plain(message)
-  end
-end
-
-local function one_of(name, list)
-  return function(text)
-    for _, word in ipairs(list) do
-      if word == text then return text end
-    end
-    return nil, ("%s is one of %s, not '%s'"):format(name, table.concat(list, ", "), text)
-  end
-end
-
-local function names(text)
-  local list = {}
-  for name in text:gmatch "[^,]+" do list[#list + 1] = name end
-  return list
-end
+local TICK = 0.1 -- seconds between two looks whether there is something to draw
 
 local M = {
   usage = "lab matrix [option...]",
   about = "Tries every pair of NATs in labs: a node behind each of two routers, one of which connects to\n"
     .. "the other and gets a line back. Shows who connects to whom, by which way and how fast: in the\n"
     .. "terminal, as JSON, and as an HTML page with the report of each attempt.",
-  options = {
-    { "--kinds", "LIST", "these NATs with each other, as open,symmetric/random (all of 27 kinds)",
-      check = parsed_by(matrix_pairs.kinds) },
-    { "--pairs", "LIST", "these pairs, as symmetric/random:open,… (who connects first)",
-      check = parsed_by(matrix_pairs.pairs) },
-    { "--repeat", "N", "try each pair so often (1)", range = { 1, 10000, whole = true } },
+  options = matrix_asked.options {
     { "--strategies", "A,B", "only these ways: names, or files of your own, at both ends" },
     { "--pipeline", "FILE", "a pipeline of your own, at both ends" },
-    { "--uninvited", "WORD", "what a SYN that nobody asked for gets: drop, reset, unreachable (drop)",
-      check = one_of("--uninvited", { "drop", "reset", "unreachable" }) },
-    { "--loss", "SHARE", "of the packets on each host's link, each way, as 0.02 (0)", range = { 0, 1 } },
-    { "--noise", "N", "connections of other people a second, at each router (0)", range = { 0, 100000 } },
-    { "--delay", "MS", "of each host's link, one way: the servers are 2 × and the hosts 4 × that away (10)",
-      range = { 0, 60000 } },
-    { "--turn", nil, "the hosts' settings name the lab's TURN server (that is so unless told otherwise)" },
-    { "--no-turn", nil, "they name none" },
-    { "--timeout", "SECONDS", "an attempt takes at most so long (20)", range = { 0.001, 86400 } },
-    { "--jobs", "N", "labs at one time (one for each processor); 1 to measure times",
-      range = { 1, MOST_JOBS, whole = true } },
     { "--json", "FILE", "write all reports there, as they come" },
     { "--resume", nil, "go on with what is in that file: pairs that are there are not tried again" },
     { "--html", "FILE", "write a page with the grid and all reports there" },
@@ -83,33 +36,9 @@ end
 
 -- What is wrong with the options as a whole, as a sentence.
 local function contradiction(values)
-  if values.kinds and values.pairs then return "EINVAL: --kinds and --pairs say both which pairs there are" end
-  if values.turn and values["no-turn"] then return "EINVAL: --turn and --no-turn at once" end
   if values.resume and not values.json then return "EINVAL: --resume goes on with a file that --json names" end
   if values.json and values.json == values.html then return "EINVAL: --json and --html are one file" end
-end
-
-local function conditions_of(values)
-  local conditions = {
-    uninvited = values.uninvited or "drop", loss = values.loss or 0, noise = values.noise or 0,
-    delay_ms = values.delay or DELAY_MS, turn = not values["no-turn"], timeout = values.timeout or TIMEOUT,
-    pipeline = values.pipeline and (luv.fs_realpath(values.pipeline) or values.pipeline),
-    strategies = values.strategies and names(values.strategies),
-  }
-  local pipeline, message, code = ends.pipeline(conditions)
-  if pipeline then return conditions end
-  return nil, message, code == "ENOENT" and "EINVAL" or code
-end
-
--- Each pair once, then each once more.
-local function runs_of(pairs_asked, rounds)
-  local runs = {}
-  for round = 1, rounds do
-    for _, pair in ipairs(pairs_asked) do
-      runs[#runs + 1] = { from = pair.from, to = pair.to, round = round }
-    end
-  end
-  return runs
+  return matrix_asked.contradiction(values)
 end
 
 -- The runs that were asked for and made, in their order.
@@ -121,7 +50,7 @@ end
 
 -- What is asked for, and what of it is left to do.
 local function what_is_asked(values)
-  local conditions, message, code = conditions_of(values)
+  local conditions, message, code = matrix_asked.conditions(values)
   if not conditions then return nil, message, code end
   local found = results.new(conditions)
   if values.resume then
@@ -130,9 +59,9 @@ local function what_is_asked(values)
   end
   local asked = {
     conditions = conditions, found = found, left = {},
-    pairs = values.pairs or matrix_pairs.all(values.kinds or matrix_pairs.KINDS),
+    pairs = matrix_asked.pairs(values),
   }
-  asked.all = runs_of(asked.pairs, values["repeat"] or 1)
+  asked.all = matrix_asked.runs(asked.pairs, values["repeat"] or 1)
   for _, run in ipairs(asked.all) do
     if not found:has(run) then asked.left[#asked.left + 1] = run end
   end
@@ -227,7 +156,8 @@ end
 function M.run(program, values)
   local wrong = contradiction(values)
   if wrong then
-    io.stderr:write(("p2pd-lua %s: %s\nusage: p2pd-lua %s\n"):format(program.name, plain(wrong), program.usage))
+    io.stderr:write(("p2pd-lua %s: %s\nusage: p2pd-lua %s\n"):format(program.name, matrix_asked.plain(wrong),
+      program.usage))
     return cli.USAGE
   end
   local asked, message, code = what_is_asked(values)

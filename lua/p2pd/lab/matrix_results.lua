@@ -117,22 +117,23 @@ local function read(path)
   return text, message, code
 end
 
---- What is in a file; nothing when there is no such file. Fails with EINVAL where it is no such file, or one of other
---- conditions.
+--- What is in a file; with `conditions`, nothing when there is no such file. Fails with EINVAL where it is no file of a
+--- matrix, or one of other conditions than these.
 ---@param path string
----@param conditions p2pd.lab.MatrixConditions
+---@param conditions? p2pd.lab.MatrixConditions
 ---@return table? results, string? message, string? code
 function M.load(path, conditions)
   local self = M.new(conditions)
   local text, message, code = read(path)
-  if not text and code == "ENOENT" then return self end
+  if not text and code == "ENOENT" and conditions then return self end
   if not text then return nil, ("%s: cannot read %s"):format(message, path), code end
   local found = M.decode(text)
   if not found or found.version ~= VERSION or type(found.conditions) ~= "table"
     or type(found.runs) ~= "table" then
     return nil, ("EINVAL: %s is no file of `lab matrix`"):format(path), "EINVAL"
   end
-  local other = difference(path, found.conditions, conditions)
+  self.conditions = conditions or found.conditions
+  local other = difference(path, found.conditions, self.conditions)
   if other then return nil, other, "EINVAL" end
   self.began = math.tointeger(found.began) or self.began
   for _, run in ipairs(found.runs) do

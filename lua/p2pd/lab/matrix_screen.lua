@@ -18,15 +18,19 @@ local colours = {
 }
 local letters = { failed = "x", relay = "R" }
 
-local function paint(state, text)
+--- A text on the colour of a state.
+function M.paint(state, text)
   return ("\27[%sm%s\27[0m"):format(colours[state] or colours.other, text)
 end
 
-local function letter(state)
+--- What stands for a state where there is no room for more.
+function M.letter(state)
   return letters[state] or state:sub(1, 1)
 end
 
-local function terminal_size()
+--- The terminal's columns and rows; nil where standard output is none.
+---@return integer? columns, integer? rows
+function M.size()
   if luv.guess_handle(1) ~= "tty" then return nil end
   local terminal = luv.new_tty(1, false)
   if not terminal then return nil end
@@ -69,14 +73,14 @@ end
 
 local function cell_text(self, cell)
   local ms = cell.ms and math.min(cell.ms, FIRST_MS)
-  local text = letter(cell.state)
+  local text = M.letter(cell.state)
   if self.width == WORD then
     text = ms and ("%-7s%5.0f"):format(cell.state:sub(1, 7), ms) or cell.state
   elseif self.width == LETTER_MS then
     text = ms and ("%s%5.0f"):format(text, ms) or text
   end
   local inner = math.max(1, self.width - 1)
-  return paint(cell.state, text .. (" "):rep(inner - #text)) .. (" "):rep(self.width - inner)
+  return M.paint(cell.state, text .. (" "):rep(inner - #text)) .. (" "):rep(self.width - inner)
 end
 
 local function cell_of(self, pair)
@@ -115,7 +119,7 @@ local function legend(self)
   end
   table.sort(order)
   for _, state in ipairs(order) do
-    parts[#parts + 1] = ("%s %s %d"):format(paint(state, letter(state)),
+    parts[#parts + 1] = ("%s %s %d"):format(M.paint(state, M.letter(state)),
       state == "failed" and "not connected" or state, count[state])
   end
   return table.concat(parts, "   ")
@@ -163,7 +167,7 @@ end
 --- of it; `view:tick()` is to be called now and then, `view:leave()` at the end.
 ---@param options {kinds: string[], pairs: table[], results: table, state: fun(): table}
 function M.open(options)
-  local columns, rows = terminal_size()
+  local columns, rows = M.size()
   local self = { kinds = options.kinds, pairs = options.pairs, results = options.results, state = options.state }
   if not columns then return setmetatable(self, plain) end
   self.label, self.columns = 0, columns

@@ -37,12 +37,15 @@ local function words_of(side)
   return found
 end
 
---- Tries a pair once, in virtual time (core.task.virtual). The same seed and round give the same.
+--- Tries a pair once, in virtual time (core.task.virtual). The same seed gives the same.
 ---@param pair { from: string, to: string, round: integer? } their NATs
 ---@param conditions p2pd.lab.MatrixConditions
+---@param seed integer? of all chance: the routers', the network's, and the strategies' own
 ---@return p2pd.lab.MatrixRun
-function M.run(pair, conditions)
-  local began, seed = os.clock(), math.random(1, SEEDS)
+function M.run(pair, conditions, seed)
+  local began = os.clock()
+  seed = seed or math.random(1, SEEDS)
+  math.randomseed(seed)
   local net <close> = worlds.new {
     from = assert(nat.parse(pair.from)), to = assert(nat.parse(pair.to)), conditions = conditions, seed = seed,
   }

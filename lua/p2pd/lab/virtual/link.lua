@@ -1,4 +1,4 @@
--- link: a connection of which both ends may prove their keys: how long TLS 1.3 takes, from when each end is ready for it.
+-- link: a connection of which both ends may prove their keys: how long TLS 1.3 takes, from when each end is ready.
 local task = require "p2pd.task"
 
 local M = {}

@@ -124,8 +124,8 @@ function host:refused(socket)
   self.world:at(self.world.now + socket.revive.gap_ms / 1000, function()
     if self.sockets[socket.key] or not next(self.listeners) or owner and owner.over then return end
     local again = {
-      owner = owner, key = socket.key, local_port = socket.local_port, ip = socket.ip, port = socket.port, revive = socket.revive,
-      revived = socket.revived + 1, external_port = socket.external_port,
+      key = socket.key, owner = owner, local_port = socket.local_port, ip = socket.ip, port = socket.port,
+      revive = socket.revive, revived = socket.revived + 1, external_port = socket.external_port,
     }
     self.sockets[again.key] = again
     self:begin(again, "sent")

@@ -22,7 +22,8 @@ real servers (MQTT, STUN, TURN, time) between them. Needs root, or user namespac
   try PIPELINE            the same with a pipeline of yours beside another one: what got better, what worse
   down [NAME]             end a lab
 
-`p2pd-lua lab COMMAND --help` says more. All but up, run, matrix and try take --lab NAME; without it the lab is called "lab".
+`p2pd-lua lab COMMAND --help` says more. All but up, run, matrix and try take --lab NAME; without it the lab is called
+"lab".
 A NAT is written TYPE/DELTA[:VALUE][@FIRST-LAST], as symmetric/random or restricted/independent:3@40000-50000:
   TYPE   open udp-firewall full-cone restricted port-restricted symmetric blocked
   DELTA  equal preserving independent dependent random (not for open, udp-firewall, blocked)

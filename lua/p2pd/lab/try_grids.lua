@@ -1,4 +1,4 @@
--- try_grids: two grids beside each other, or one below the other where there is no room for that: a letter for each pair.
+-- try_grids: two grids beside each other, or one below the other where there is no room: a letter for each pair.
 local screen = require "p2pd.lab.matrix_screen"
 local words = require "p2pd.lab.matrix_words"
 

@@ -1,4 +1,4 @@
--- matrix: pairs of NATs in virtual time: as p2pd.lab.matrix, without a lab. Nothing goes out, and nothing is waited for.
+-- matrix: pairs of NATs in virtual time: as p2pd.lab.matrix, without a lab. Nothing goes out, nothing is waited for.
 local cell = require "p2pd.lab.virtual.cell"
 local core = require "p2pd.core"
 

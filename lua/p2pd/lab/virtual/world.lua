@@ -31,6 +31,8 @@ end
 
 -- Time ----------------------------------------------------------------------------------------------------------------
 
+function world.reach() end
+
 -- Something is to happen before all else.
 function world:hurry()
   if self.waits then self.changed:signal() end

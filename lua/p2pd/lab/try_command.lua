@@ -14,7 +14,7 @@ local M = {
     .. "says what got better (connects, or needs no relay any more), worse, faster and slower. PIPELINE is a\n"
     .. "file or a name, as of `connect --pipeline`; both ends use it.",
   options = matrix_asked.options {
-    { "--against", "OTHER", "another pipeline, or the JSON file of a `lab try` or `lab matrix` (default)" },
+    { "--against", "OTHER", "another pipeline, or a .json file of `lab try` or `lab matrix` (default)" },
     { "--virtual", nil, "without labs, in virtual time: all pairs within seconds" },
     { "--json", "FILE", "write what comes of PIPELINE there, as `lab matrix` does" },
     { "--resume", nil, "go on with what is in that file" },
@@ -61,15 +61,29 @@ local function of_file(path)
   return { name = path, found = found, given = true }
 end
 
+-- What is asked for, in the networks in which the other one was tried, unless told otherwise.
+local function as_there(values, conditions)
+  local asked = {
+    uninvited = conditions.uninvited, loss = conditions.loss, noise = conditions.noise, delay = conditions.delay_ms,
+    timeout = conditions.timeout, ["no-turn"] = not conditions.turn and not values.turn or nil,
+  }
+  for key, value in pairs(values) do asked[key] = value end
+  return asked
+end
+
 local function both(values)
-  local mine, message, code = one_of(values, values[1], values.json, values.resume)
-  if not mine then return nil, message, code end
-  local against, other = values.against or "default", nil
+  local against = values.against or "default"
+  local given, message, code
   if against:find "%.json$" then
-    other, message, code = of_file(against)
-  else
-    other, message, code = one_of(values, against)
+    given, message, code = of_file(against)
+    if not given then return nil, message, code end
+    values = as_there(values, given.found.conditions)
   end
+  local mine
+  mine, message, code = one_of(values, values[1], values.json, values.resume)
+  if not mine then return nil, message, code end
+  local other = given
+  if not other then other, message, code = one_of(values, against) end
   if not other then return nil, message, code end
   return { mine, other }
 end

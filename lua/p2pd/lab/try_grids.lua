@@ -5,7 +5,8 @@ local words = require "p2pd.lab.matrix_words"
 local M = {}
 
 local NUMBER, GAP = 3, 3
-local USUAL = 160 -- columns, where there is no terminal
+local LONGEST = 40 -- characters of a name: a path's end says more than its beginning
+local USUAL = 160  -- columns, where there is no terminal
 
 -- A grid's lines without the kinds' names, and how wide they are.
 local function cells(found, kinds, width, coloured)
@@ -39,10 +40,6 @@ local function labels(kinds, heads)
   return list, NUMBER + 1 + widest + 1
 end
 
-local function fit(text, width)
-  return #text <= width and text .. (" "):rep(width - #text) or text:sub(1, width)
-end
-
 -- What the letters mean.
 local function legend(grids, kinds)
   local seen, parts = {}, {}
@@ -70,22 +67,29 @@ function M.lines(grids, kinds)
   local coloured, width = columns ~= nil, 2
   columns = columns or USUAL
   local names, label = labels(kinds, #kinds > 9 and 2 or 1)
-  local function needed() return label + #grids * (#kinds * width) + (#grids - 1) * GAP end
+  local function width_of(grid) return math.max(#kinds * width, #grids > 1 and math.min(#grid.name, LONGEST) or 0) end
+  local function needed()
+    local sum = label + (#grids - 1) * GAP
+    for _, grid in ipairs(grids) do sum = sum + width_of(grid) end
+    return sum
+  end
   if needed() >= columns then width = 1 end
   local lines = {}
   if needed() >= columns and #grids > 1 then
     for _, grid in ipairs(grids) do table.move(M.lines({ grid }, kinds), 1, #kinds + 4, #lines + 1, lines) end
     return lines
   end
-  local blocks, heads, gap = {}, {}, (" "):rep(GAP)
+  local blocks, heads, rest, gap = {}, {}, {}, (" "):rep(GAP)
   for place, grid in ipairs(grids) do
     blocks[place] = cells(grid.found, kinds, width, coloured)
-    heads[place] = #grids > 1 and fit(grid.name, #kinds * width) or grid.name
+    local wide = width_of(grid)
+    heads[place] = #grids > 1 and ("%-" .. wide .. "s"):format(grid.name:sub(-wide)) or grid.name
+    rest[place] = (" "):rep(wide - #kinds * width)
   end
-  lines[1] = (" "):rep(label) .. table.concat(heads, gap)
+  lines[1] = (" "):rep(label) .. table.concat(heads, gap):gsub("%s+$", "")
   for row, name in ipairs(names) do
     local parts = {}
-    for place, block in ipairs(blocks) do parts[place] = block[row] end
+    for place, block in ipairs(blocks) do parts[place] = block[row] .. rest[place] end
     lines[#lines + 1] = (name .. table.concat(parts, gap)):gsub("%s+$", "")
   end
   lines[#lines + 1] = legend(grids, kinds)

@@ -19,10 +19,10 @@ end
 ---@param options { runs: table[], conditions: p2pd.lab.MatrixConditions, on_begin: function?, on_end: function }
 ---@return boolean ok
 function M.run(options)
-  core.task.virtual(EPOCH)
   local _ <close> = setmetatable({}, { __close = function() core.task.virtual() end })
   for _, run in ipairs(options.runs) do
     if options.on_begin then options.on_begin(run) end
+    core.task.virtual(EPOCH) -- each begins at the same time, so that nothing depends on those before
     local made = cell.run(run, run.conditions or options.conditions, seed_of(run))
     made.round = run.round
     options.on_end(made, run)

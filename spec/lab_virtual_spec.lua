@@ -110,6 +110,12 @@ describe("a pair in virtual time", function()
     assert.equal("ETIMEDOUT", one.code)
   end))
 
+  it("has an end where a timeout ends when the keys are proven", run.virtual(function()
+    local one = try("open", "open", { pipeline = "fastest-of-three" })
+    assert.equal("fastest-of-three", one.strategy, one.text)
+    assert(one.ms < 300, one.ms)
+  end))
+
   it("tells of a mistake in one, and goes on", run.virtual(function()
     local folder <close> = program.folder()
     local path = file(folder, [[

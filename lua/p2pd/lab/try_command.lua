@@ -125,6 +125,7 @@ local function try_all(values, two, left)
   local keeper = results.keeper(mine.path and { [mine.path] = function() return mine.found:json() end } or {})
   local ok, message, code = keeper.save()
   if not ok then return nil, message, code end
+  local _ <close> = setmetatable({}, { __close = keeper.save }) -- whatever ends this, what was found out is kept
   ok, message, code = runner_of(values) {
     runs = left, conditions = mine.conditions, jobs = values.jobs or #luv.cpu_info(), on_begin = function() end,
     on_end = function(made, run)

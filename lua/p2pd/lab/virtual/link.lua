@@ -46,7 +46,7 @@ function link:secure(role, timeout, remote, relayed)
     if at and now >= at - 1e-9 then
       return setmetatable({ link = self, role = role, remote = remote, relayed = relayed }, pipe)
     end
-    if now >= deadline then
+    if now >= deadline - 1e-9 then
       self:close(role)
       return nil, ("ETIMEDOUT: %s proved no key"):format(remote), "ETIMEDOUT"
     end

@@ -365,6 +365,7 @@ describe("a program that is none", function()
     return setmetatable({ path = path, folder = folder }, { __close = function()
       for _, stream in ipairs(streams) do stream:close() end
       server:close()
+      luv.run "nowait" -- what is left half closed at its end, luv falls over
       getmetatable(folder).__close(folder)
     end })
   end

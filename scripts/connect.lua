@@ -51,7 +51,7 @@ local function main(arguments)
   })
   if picture then draw(picture, node.last_report, tell) end
   if not pipe then return cli.fail(tell, program.name, message, code) end
-  cli.tell_pipe(tell, pipe, (p2pd.now() - started) * 1000)
+  cli.tell_pipe(tell, pipe, (p2pd.now() - started) * 1000, node.last_report:table().why)
   local joined, broken, broken_code = cli.join(pipe)
   if joined ~= cli.OK then return cli.fail(tell, program.name, broken, broken_code, joined) end
   return joined

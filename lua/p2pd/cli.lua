@@ -150,16 +150,18 @@ end
 --- Tells how one rung of an attempt went.
 function M.tell_rung(tell, rung)
   local fields = {}
-  for _, key in ipairs { "name", "ok", "code", "ms", "message", "skipped" } do fields[key] = rung[key] end
+  for _, key in ipairs { "name", "ok", "code", "ms", "message", "skipped", "tries", "notes" } do
+    fields[key] = rung[key]
+  end
   if fields.ms then fields.ms = math.floor(fields.ms + 0.5) end
   tell("rung", fields, ("%s %-8s %6.1f ms  %s"):format(bar(rung.ok, rung.skipped), rung.name, rung.ms or 0,
     rung.skipped or rung.message or (rung.ok and "connected" or rung.code or "")))
 end
 
---- Tells of a pipe.
-function M.tell_pipe(tell, pipe, ms)
+--- Tells of a pipe; `why` is the sentence of a report.
+function M.tell_pipe(tell, pipe, ms, why)
   tell("pipe", {
-    strategy = pipe.strategy, ms = ms and math.floor(ms + 0.5), remote = pipe.remote, peer = pipe.peer,
+    strategy = pipe.strategy, ms = ms and math.floor(ms + 0.5), remote = pipe.remote, peer = pipe.peer, why = why,
   }, ("pipe by %s with %s%s"):format(pipe.strategy, pipe.remote, ms and (" in %.1f ms"):format(ms) or ""))
 end
 

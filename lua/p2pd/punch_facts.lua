@@ -5,6 +5,8 @@ local plans = require "p2pd.punch"
 local M = {}
 
 local MOST_PORTS = 16
+-- So much longer, and so many seconds, a message takes when other flows suffer from a spray; what is left of it then.
+local SUFFERS, JITTER, LEAST_SHARE = 2.5, 0.03, 1 / 16
 
 --- Whether the port has to be foreseen from samples, or is kept for all destinations.
 function M.is_foreseen(facts)
@@ -55,6 +57,17 @@ end
 function M.named(parsed, name)
   local entry = parsed[name][1]
   return entry and { nat = entry.nat, delta = entry.delta, value = entry.delta_value }
+end
+
+--- How much of a spray a router bears: half as much as before when messages, which go over flows that were there
+--- before, have become slow; all of it again when they are as quick as they were.
+---@param share number of the usual number of sockets and SYNs, 0 to 1
+---@param first number seconds that a message took before anything was sent
+---@param now number seconds that the last one took
+---@return number share
+function M.share(share, first, now)
+  if now > SUFFERS * first + JITTER then return math.max(share / 2, LEAST_SHARE) end
+  return math.min(1, share * 2)
 end
 
 function M.words(facts)

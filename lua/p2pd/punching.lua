@@ -23,6 +23,7 @@ local LONGEST_WAIT = 4         -- seconds that a side waits for that at most
 local GROWTH = 1.2             -- each try gets so much more time than the one before
 local SILENCE = 4              -- seconds without a word after which the side that is asked gives up
 local BEHIND = 0.002           -- seconds after its last SYN that a look behind a burst leaves
+local SOCKETS, SPRAYS = 256, 1024 -- of a birthday, where nothing suffers from it
 local MOST_REVIVED = 12        -- times that one SYN is fired again: a router that was late opens sooner than that
 local SHOWN = 4                -- of the ports, in reports
 
@@ -64,6 +65,7 @@ end
 function M.new(ctx, message)
   local self = setmetatable({
     ctx = ctx, asked = message ~= nil, routes = {}, try = 0, events = task.channel(32), updates = {}, bursts = {},
+    share = 1,
   }, punch)
   if message and type(message.routes) ~= "table" then
     return nil, "EINVAL: the request names no routes", "EINVAL"
@@ -222,11 +224,19 @@ end
 
 -- The burst -----------------------------------------------------------------------------------------------------------
 
+-- What the last message tells of how other flows fare while this node sprays.
+function punch:feel(age)
+  if type(age) ~= "number" then return end
+  self.first_age = self.first_age or age
+  self.share = facts.share(self.share, self.first_age, age)
+end
+
 -- Opens the way of one route: our ports are ready, and the peer's are known.
 function punch:fire(route, at)
   local ctx, own, peer, try = self.ctx, route.own, route.peer, self.try
   local plan, message, code = plans.plan {
     own = own, peer = peer, role = ctx.role, try = try, rtt_ms = 2000 * ctx:signal_time(), seed = math.random(0),
+    budget = { sockets = math.ceil(SOCKETS * self.share), sprays = math.ceil(SPRAYS * self.share) },
   }
   if not plan then return nil, message, code end
   plan.revive.times = math.min(plan.revive.times, MOST_REVIVED)
@@ -319,6 +329,7 @@ end
 function punch:meet(reply)
   local message, code = self:compare(reply.routes)
   if message then return message, code end
+  self:feel(reply.age)
   local wait = type(reply.at) == "number" and reply.at - self.ctx:clock() or 0
   local at = wait > 0 and wait < LONGEST_WAIT and self.ctx:now() + wait or nil
   for _, route in pairs(self.routes) do
@@ -344,6 +355,7 @@ end
 function punch:answer(message)
   local why, code = self:compare(message.routes)
   if why then return why, code end
+  self:feel(message.age)
   local routes = self:offer(true)
   if not next(routes) then
     for _, route in pairs(self.routes) do why, code = route.reason or why, route.code or code end

@@ -95,6 +95,27 @@ describe("strangers", function()
     second:close(0)
   end))
 
+  it("are sprayed one at a time, also when both waited for what others give back", run.virtual(function()
+    local here = strangers.new()
+    local small = {}
+    for i = 1, 14 do small[i] = assert(here:burst(IP, 150)) end -- all that there is
+    local under_way, most = 0, 0
+    local function spray()
+      local lease = assert(here:burst(IP, 300))
+      under_way = under_way + 1
+      most = math.max(most, under_way)
+      task.sleep(1)
+      under_way = under_way - 1
+      lease:close(0)
+    end
+    local tasks <close> = task.group()
+    for _ = 1, 2 do tasks:spawn(spray) end
+    task.sleep(1)
+    for _, lease in ipairs(small) do lease:close(0) end
+    for _, one in ipairs(tasks) do one:wait() end
+    assert.equal(1, most)
+  end))
+
   it("that are dialed in vain twice with all SYNs are not dialed again within the minute", run.virtual(function()
     local here = strangers.new()
     local dials = 0

@@ -117,10 +117,12 @@ lease.__index = lease
 ---@return { syns: integer, close: fun(self, sent: integer, proven: boolean?) }? lease, string? message, string? code
 function strangers:burst(ip, wanted)
   local spray = wanted > SPRAY
-  while spray and self.spraying do self.changed:wait() end
   local burst = burst_to(self, ip)
   -- Others that are under way give back what they do not use.
-  while burst and burst.active > 0 and burst.syns >= BURST do self.changed:wait() end
+  while spray and self.spraying or burst and burst.active > 0 and burst.syns >= BURST do
+    self.changed:wait()
+    burst = burst_to(self, ip)
+  end
   local left = burst and math.min(wanted, BURST - burst.syns) or 0
   if left <= 0 then
     return nil, ("EAGAIN: %s was sent enough for a minute; try again then"):format(ip), "EAGAIN"

@@ -4,11 +4,9 @@ local pipes = require "p2pd.pipe"
 
 local M = {}
 
-local USUAL_BURST = 64 -- SYNs of one puncher, unless a strategy wants more
-
 -- A burst of SYNs for the peer, within its bounds.
 local function open_puncher(self, options)
-  local lease, message, code = self.strangers:burst(options.remote_ip, options.syns or USUAL_BURST)
+  local lease, message, code = self.strangers:burst(options.remote_ip, options.syns)
   if not lease then return nil, message, code end
   local puncher
   puncher, message, code = core.punch.open {

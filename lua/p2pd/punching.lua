@@ -47,9 +47,9 @@ function M.promising(ctx)
 end
 
 -- Leaves in the report what was foreseen, and what came of it.
-local function tell(burst)
+local function tell(ctx, burst)
   local seen, plan = burst.puncher:seen(), burst.plan
-  burst.ctx:note(("%s try %d"):format(burst.name, burst.try), {
+  ctx:note(("%s try %d"):format(burst.name, burst.try), {
     tactic = plan.tactic, ours = table.concat(burst.ours, " ", 1, math.min(#burst.ours, SHOWN)),
     theirs = table.concat(burst.theirs, " ", 1, math.min(#burst.theirs, SHOWN)), sent = seen.sent,
     refused = seen.refused, unreachable = seen.unreachable, connected = seen.connected, accepted = seen.accepted,
@@ -138,13 +138,8 @@ end
 ---@param try integer
 function punch:prepare(try)
   self.try = math.tointeger(try) or 1
-  for i = #self.bursts, 1, -1 do
-    local burst = self.bursts[i]
-    if burst.try < self.try - 1 then
-      tell(burst)
-      burst.puncher:close()
-      table.remove(self.bursts, i)
-    end
+  for _, burst in ipairs(self.bursts) do
+    if burst.try < self.try - 1 then burst.puncher:close() end
   end
   for _, route in pairs(self.routes) do
     route.own = { locals = {}, ports = {} }
@@ -231,15 +226,26 @@ function punch:feel(age)
   self.share = facts.share(self.share, self.first_age, age)
 end
 
+-- What this try fires by the route, as far as both sides' ports are known.
+function punch:plan(route)
+  local plan, message, code = plans.plan {
+    own = route.own, peer = route.peer, role = self.ctx.role, try = self.try, seed = math.random(0),
+    rtt_ms = 2000 * self.ctx:signal_time(),
+    budget = { sockets = math.ceil(SOCKETS * self.share), sprays = math.ceil(SPRAYS * self.share) },
+  }
+  if plan then plan.revive.times = math.min(plan.revive.times, MOST_REVIVED) end
+  return plan, message, code
+end
+
+local function fire_at(puncher, plan, at)
+  return puncher:fire(plan.shots, { at = at, revive = plan.revive.times, revive_gap_ms = plan.revive.gap_ms })
+end
+
 -- Opens the way of one route: our ports are ready, and the peer's are known.
 function punch:fire(route, at)
   local ctx, own, peer, try = self.ctx, route.own, route.peer, self.try
-  local plan, message, code = plans.plan {
-    own = own, peer = peer, role = ctx.role, try = try, rtt_ms = 2000 * ctx:signal_time(), seed = math.random(0),
-    budget = { sockets = math.ceil(SOCKETS * self.share), sprays = math.ceil(SPRAYS * self.share) },
-  }
+  local plan, message, code = self:plan(route)
   if not plan then return nil, message, code end
-  plan.revive.times = math.min(plan.revive.times, MOST_REVIVED)
   local puncher
   puncher, message, code = ctx:puncher {
     ip = peer.ip, local_ip = own.local_ip, syns = math.max(1, #plan.shots * (1 + plan.revive.times)),
@@ -252,28 +258,35 @@ function punch:fire(route, at)
     if not listening then return nil, message, code end
   end
   local fired
-  fired, message, code = puncher:fire(plan.shots, {
-    at = at, revive = plan.revive.times, revive_gap_ms = plan.revive.gap_ms,
-  })
+  fired, message, code = fire_at(puncher, plan, at)
   if not fired then return nil, message, code end
-  if route.samples and not facts.is_chain(own) then ctx:spawn(self.let_others, self, route, plan, at or ctx:now()) end
   ctx:spawn(function()
     local pipe = puncher:pipe()
     if pipe then self.events:send { pipe = pipe } end
   end)
   route.puncher = puncher
-  if facts.is_chain(own) then ctx:spawn(self.look_behind, self, route, own, plan, at or ctx:now()) end
+  local began = math.max(at or 0, ctx:now())
+  if facts.is_chain(own) then
+    ctx:spawn(self.look_behind, self, route, own, plan, began)
+  elseif route.samples then
+    ctx:spawn(self.let_others, self, route, plan, began)
+  end
   self.bursts[#self.bursts + 1] = {
-    ctx = ctx, name = route.name, try = try, plan = plan, puncher = puncher, ours = own.ports, theirs = peer.ports,
+    name = route.name, try = try, plan = plan, puncher = puncher, ours = own.ports, theirs = peer.ports,
   }
-  route.until_s = math.max(at or 0, ctx:now()) + plan.wait_ms / 1000
+  route.until_s = began + plan.wait_ms / 1000
   return true
+end
+
+-- Waits until the last SYN of a burst has left.
+local function wait_for_last(ctx, plan, at)
+  ctx:sleep(math.max(0, at + plan.shots[#plan.shots].at_ms / 1000 + BEHIND - ctx:now()))
 end
 
 -- Our SYNs have left: other punches of this node may take ports.
 function punch:let_others(route, plan, at)
   local samples = route.samples
-  self.ctx:sleep(math.max(0, at + plan.shots[#plan.shots].at_ms / 1000 + BEHIND - self.ctx:now()))
+  wait_for_last(self.ctx, plan, at)
   samples:close()
 end
 
@@ -284,7 +297,7 @@ function punch:look_behind(route, own, plan, at)
   local last = plan.shots[#plan.shots]
   for i, entry in ipairs(route.samples) do list[i] = entry end
   for _, shot in ipairs(plan.shots) do list[#list + 1] = { shot.local_port, 0 } end
-  ctx:sleep(math.max(0, at + last.at_ms / 1000 + BEHIND - ctx:now()))
+  wait_for_last(ctx, plan, at)
   local look = ctx:sample(route.family, { count = 1, local_port = last.local_port + 1 })
   if not look then return end
   look:close()
@@ -314,12 +327,8 @@ function punch:aim_again(route, message)
   local ports = facts.read_ports(message.ports)
   if not puncher or #ports == 0 then return end
   peer.ports, peer.exact = ports, true
-  local plan = plans.plan {
-    own = route.own, peer = peer, role = self.ctx.role, try = self.try, seed = math.random(0),
-  }
-  if not plan then return end
-  local revive = math.min(plan.revive.times, MOST_REVIVED)
-  puncher:fire(plan.shots, { revive = revive, revive_gap_ms = plan.revive.gap_ms })
+  local plan = self:plan(route)
+  if plan then fire_at(puncher, plan) end
 end
 
 --- The side that asked: it has the answer, and fires as soon as its own ports are ready, which the other side is told;
@@ -457,7 +466,7 @@ end
 
 --- However it ends, the report gets what was seen.
 function punch:__close()
-  for _, burst in ipairs(self.bursts) do tell(burst) end
+  for _, burst in ipairs(self.bursts) do tell(self.ctx, burst) end
 end
 
 return M

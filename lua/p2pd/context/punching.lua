@@ -9,7 +9,7 @@ local methods = {}
 
 local FACTS_TIMEOUT, PORT_TIMEOUT = 2, 2 -- seconds
 local SECURE_TIMEOUT = 5                 -- seconds for the proof of both keys; what loses goes sooner
-local USUAL_BURST = 64                   -- SYNs of a puncher that a budget grants, unless it wants more
+local USUAL_BURST = 64                   -- SYNs of a puncher, unless a strategy wants more
 local FEW = 8                            -- SYNs to an address that is not in the peer's
 local MOST_AT_ONCE = 8                   -- connections that are proven side by side
 
@@ -161,7 +161,7 @@ function methods:puncher(options)
   if left <= 0 then return nil, "EBUDGET: the budget of SYNs is spent", "EBUDGET" end
   if left < math.huge then granted = math.min(syns, left) end
   local core, message, code = ask(scope, "puncher", {
-    remote_ip = ip, local_ip = options.local_ip, syns = granted or syns, asked = self.role == "respond",
+    remote_ip = ip, local_ip = options.local_ip, syns = granted or syns,
   })
   if not core then return nil, message, code end
   if granted then scope:spend("syns", granted) end

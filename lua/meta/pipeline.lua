@@ -28,6 +28,13 @@ function pipeline.race(list) end
 ---@return fun(list: p2pd.Stands[]): p2pd.Strategy
 function pipeline.stagger(seconds) end
 
+--- How long a way gets before the next one in the default pipeline, for `stagger`: a while where the peer is near or
+--- not behind a router, no time where it is.
+---@param ctx p2pd.Context
+---@param place integer of the one that has started: dialing is the first, being dialed the second
+---@return number seconds
+function pipeline.patience(ctx, place) end
+
 --- The strategy, for at most so many seconds.
 ---@param seconds number
 ---@param strategy p2pd.Stands

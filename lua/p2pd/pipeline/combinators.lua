@@ -1,11 +1,14 @@
 -- combinators: each makes a strategy of strategies, which is one like any other. All that they use is ctx: a script's
 -- own are made alike.
+local candidates = require "p2pd.candidates"
 local loading = require "p2pd.pipeline.loading"
 local strategies = require "p2pd.strategy"
 local task = require "p2pd.task"
 local walking = require "p2pd.pipeline.walking"
 
 local M = {}
+
+local PATIENCE = 0.25 -- seconds that a way gets before the next is tried beside it (RFC 8305, section 8)
 
 -- Checks ----------------------------------------------------------------------------------------------------------
 
@@ -296,6 +299,20 @@ function M.prefer(wanted, strategy)
   end
   -- Among others there need not be those that were named.
   return around({ name = "prefer", prefer = test }, child, function(other) return M.prefer(test, other) end)
+end
+
+--- Seconds that a way gets before the next one, as the default pipeline has it: for `stagger`. One who is near, or not
+--- behind a router, is dialed first, and gets a while; others are tried by all ways at once. A full cone lets in who
+--- knows a port that it has mapped: it may be worth dialing, but is not waited for.
+---@param ctx p2pd.Context
+---@param place integer of the one that has started: dialing is the first, being dialed the second
+---@return number seconds
+function M.patience(ctx, place)
+  for _, candidate in ipairs((ctx:candidates())) do
+    if candidate.lan then return PATIENCE end
+  end
+  if not candidates.behind_routers(ctx.peer) then return PATIENCE end
+  return (place == 1 or candidates.behind_routers(ctx.own)) and 0 or PATIENCE
 end
 
 return M

@@ -14,9 +14,7 @@ local task = require "p2pd.task"
 
 local M = {}
 
--- As in lua/p2pd/strategies/default.lua, with which the spec compares them.
-local PATIENCE = 0.25
-local RELAY_AFTER = 2.4
+local RELAY_AFTER = 2.4 -- as in lua/p2pd/strategies/default.lua; the spec compares them
 
 local HEAD_START = 0.25 -- seconds for what is drawn, where the best is a relay: that would win against a better one
 local LONGEST_NAME = 96 -- bytes
@@ -63,24 +61,6 @@ end
 
 -- When each starts ----------------------------------------------------------------------------------------------------
 
-local function is_behind_routers(address)
-  for _, list in ipairs { address.ipv4, address.ipv6 } do
-    for _, entry in ipairs(list) do
-      local is_open = entry.external == entry.internal and entry.nat ~= "udp-firewall"
-      if entry.nat == "open" or is_open then return false end
-    end
-  end
-  return true
-end
-
-local function usual_patience(ctx, place)
-  for _, candidate in ipairs((ctx:candidates())) do
-    if candidate.lan then return PATIENCE end
-  end
-  if not is_behind_routers(ctx.peer) then return PATIENCE end
-  return (place == 1 or is_behind_routers(ctx.own)) and 0 or PATIENCE
-end
-
 -- Those in `ways` by the order that a `prefer` around wants; of equal children each has its own place.
 local function ordered(ctx, ways)
   local list, left, result = {}, {}, {}
@@ -117,7 +97,7 @@ local function plan(ctx, all, pair)
       return leads and math.min(HEAD_START, judged.patience) or judged.patience
     end
     if before == judged.best then return 0 end
-    return usual_patience(ctx, i)
+    return combinators.patience(ctx, i)
   end
 end
 

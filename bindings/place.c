@@ -20,6 +20,17 @@ uint16_t place_port(lua_State *L, int index, int arg, const char *name, uint16_t
     return (uint16_t)port;
 }
 
+void place_set(lua_State *L, const char *ip_key, const char *port_key,
+               const struct stun_endpoint *endpoint) {
+    char text[IP_TEXT_SIZE];
+    if (endpoint->ip.family == 0)
+        return;
+    lua_pushlstring(L, text, ip_format(&endpoint->ip, text));
+    lua_setfield(L, -2, ip_key);
+    lua_pushinteger(L, endpoint->port);
+    lua_setfield(L, -2, port_key);
+}
+
 unsigned place_milliseconds(double timeout_s) {
     if (timeout_s < 0 || timeout_s > INT_MAX / 1000)
         return INT_MAX;

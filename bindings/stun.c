@@ -65,22 +65,10 @@ static struct stun_local local_fields(lua_State *L, const char *ip_key, const ch
 
 /* --- results ------------------------------------------------------------------------------- */
 
-/* Sets two fields of the table on top, unless there is no address. */
-static void set_endpoint(lua_State *L, const char *ip_key, const char *port_key,
-                         const struct stun_endpoint *endpoint) {
-    char text[IP_TEXT_SIZE];
-    if (endpoint->ip.family == 0)
-        return;
-    lua_pushlstring(L, text, ip_format(&endpoint->ip, text));
-    lua_setfield(L, -2, ip_key);
-    lua_pushinteger(L, endpoint->port);
-    lua_setfield(L, -2, port_key);
-}
-
 static void set_result(lua_State *L, const struct stun_result *result) {
-    set_endpoint(L, "external_ip", "external_port", &result->external);
-    set_endpoint(L, "from_ip", "from_port", &result->from);
-    set_endpoint(L, "other_ip", "other_port", &result->other);
+    place_set(L, "external_ip", "external_port", &result->external);
+    place_set(L, "from_ip", "from_port", &result->from);
+    place_set(L, "other_ip", "other_port", &result->other);
     lua_pushnumber(L, (lua_Number)result->rtt_us / 1e6);
     lua_setfield(L, -2, "rtt");
     lua_pushinteger(L, result->requests);
@@ -199,7 +187,7 @@ static struct box *push_socket(lua_State *L, const struct stun_local *local) {
     }
     struct stun_endpoint bound = stun_socket_local(box->socket);
     lua_getiuservalue(L, -1, 1);
-    set_endpoint(L, "local_ip", "local_port", &bound);
+    place_set(L, "local_ip", "local_port", &bound);
     lua_pop(L, 1);
     return box;
 }
@@ -311,7 +299,7 @@ static int looked_up(lua_State *L, int status, lua_KContext place) {
     close_box(box);
     int count = answered(L, status, place);
     if (count == 1)
-        set_endpoint(L, "local_ip", "local_port", &local);
+        place_set(L, "local_ip", "local_port", &local);
     return count;
 }
 
@@ -349,7 +337,7 @@ static int connected(lua_State *L, int status, lua_KContext place) {
     struct stun_endpoint local = stun_tcp_local(box->tcp);
     lua_getiuservalue(L, (int)place - 1, 1);
     set_result(L, &question->result);
-    set_endpoint(L, "local_ip", "local_port", &local);
+    place_set(L, "local_ip", "local_port", &local);
     lua_settop(L, (int)place - 1);
     return 1;
 }

@@ -149,7 +149,7 @@ static int push_peer(lua_State *L, int fd, const struct stun_endpoint *peer) {
     ip_format(&peer->ip, text);
     push_socket(L, fd);
     lua_getiuservalue(L, -1, 1);
-    turn_set_endpoint(L, "remote_ip", "remote_port", peer);
+    place_set(L, "remote_ip", "remote_port", peer);
     lua_pushfstring(L, form, text, peer->port);
     lua_setfield(L, -2, "remote");
     lua_pushliteral(L, "relayed");

@@ -29,10 +29,6 @@ struct box {           /* its fields lie in a table, its user value */
 struct box *turn_push_box(lua_State *L);
 void turn_close_box(struct box *box);
 
-/* Sets two fields of the table on top, unless there is no address. */
-void turn_set_endpoint(lua_State *L, const char *ip_key, const char *port_key,
-                       const struct stun_endpoint *endpoint);
-
 /* Pushes nil, message, code and, when there is one, the server's error; returns how many. */
 int turn_push_failure(lua_State *L, const struct box *box, int status,
                       const struct turn_outcome *outcome);

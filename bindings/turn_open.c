@@ -104,17 +104,6 @@ int turn_push_failure(lua_State *L, const struct box *box, int status,
 
 /* --- opening ------------------------------------------------------------------------------- */
 
-void turn_set_endpoint(lua_State *L, const char *ip_key, const char *port_key,
-                       const struct stun_endpoint *endpoint) {
-    char text[IP_TEXT_SIZE];
-    if (endpoint->ip.family == 0)
-        return;
-    lua_pushlstring(L, text, ip_format(&endpoint->ip, text));
-    lua_setfield(L, -2, ip_key);
-    lua_pushinteger(L, endpoint->port);
-    lua_setfield(L, -2, port_key);
-}
-
 static void on_opened(void *arg, int status, const struct turn_outcome *outcome) {
     struct box *box = arg;
     struct wait *wait = box->opener;
@@ -141,9 +130,9 @@ static int opened(lua_State *L, int status, lua_KContext place) {
     }
     struct turn_facts facts = turn_facts(box->turn);
     lua_getiuservalue(L, -1, 1);
-    turn_set_endpoint(L, "ip", "port", &facts.relayed);
-    turn_set_endpoint(L, "external_ip", "external_port", &facts.external);
-    turn_set_endpoint(L, "server_ip", "server_port", &facts.server);
+    place_set(L, "ip", "port", &facts.relayed);
+    place_set(L, "external_ip", "external_port", &facts.external);
+    place_set(L, "server_ip", "server_port", &facts.server);
     lua_pushinteger(L, facts.lifetime_s);
     lua_setfield(L, -2, "lifetime");
     lua_pushstring(L, box->server);

@@ -54,6 +54,15 @@ local function pairs_at(arguments, place)
   return words, place
 end
 
+--- Says what is wrong with a program's arguments, and how it is used.
+---@param program { name: string, usage: string }
+---@param message string
+---@return integer status
+function M.usage(program, message)
+  io.stderr:write(("p2pd-lua %s: %s\nusage: p2pd-lua %s\n"):format(program.name, message, program.usage))
+  return M.USAGE
+end
+
 --- Parses the arguments of a program. Where the program should end instead, returns nil and its exit status.
 ---
 --- An option is { "--name", VALUE or nil, text }, with `range` or `check` for its value; one with `pairs` may come
@@ -76,10 +85,7 @@ function M.parse(program, arguments)
   end
   local values, place, only_operands = {}, 1, false
   local operands = program.operands or 0
-  local function usage(message)
-    io.stderr:write(("p2pd-lua %s: %s\nusage: p2pd-lua %s\n"):format(program.name, message, program.usage))
-    return nil, M.USAGE
-  end
+  local function usage(message) return nil, M.usage(program, message) end
   while arguments[place] do
     local argument = arguments[place]
     local name, value = argument:match "^(%-%-[%w-]+)=(.*)$"

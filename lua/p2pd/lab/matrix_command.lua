@@ -155,11 +155,7 @@ end
 ---@return integer status
 function M.run(program, values)
   local wrong = contradiction(values)
-  if wrong then
-    io.stderr:write(("p2pd-lua %s: %s\nusage: p2pd-lua %s\n"):format(program.name, matrix_asked.plain(wrong),
-      program.usage))
-    return cli.USAGE
-  end
+  if wrong then return cli.usage(program, matrix_asked.plain(wrong)) end
   local asked, message, code = what_is_asked(values)
   if not asked then return fail(message, code) end
   local ok

@@ -1,33 +1,21 @@
--- netcache: what was learnt of the networks that this machine has been in: the next node there knows it at once.
--- It lies in ~/.cache/p2pd-lua/networks.json, or below $XDG_CACHE_HOME. What cannot be read counts as nothing.
+-- netcache: what was learnt of the networks that this machine has been in: the next node there knows it at once
+-- (networks.json, p2pd.cache_file).
 local cjson = require "cjson"
-local luv = require "luv"
+local cache_file = require "p2pd.cache_file"
 local core = require "p2pd.core"
 
 local M = {}
 
+local FILE = "networks.json"
 local MOST = 64               -- networks
 local MAX_BYTES = 64 * 1024
 local KEEP = 30 * 24 * 3600   -- seconds
-local PRIVATE, PRIVATE_FILE = 448, 384 -- 0700, 0600
 
 local json = cjson.new()
 json.decode_max_depth(4)
 
-local function folder()
-  local base = os.getenv "XDG_CACHE_HOME"
-  if not base or base:sub(1, 1) ~= "/" then base = (os.getenv "HOME" or "/") .. "/.cache" end
-  return base .. "/p2pd-lua", base
-end
-
 local function read_all()
-  local file = luv.fs_open(folder() .. "/networks.json", "r", 0)
-  if not file then return {} end
-  local stat = luv.fs_fstat(file)
-  local mine = stat and stat.type == "file" and stat.uid == luv.getuid() and stat.size <= MAX_BYTES
-  local text = mine and luv.fs_read(file, MAX_BYTES, 0)
-  luv.fs_close(file)
-  local ok, all = pcall(json.decode, text or "")
+  local ok, all = pcall(json.decode, cache_file.read(FILE, MAX_BYTES) or "")
   return ok and type(all) == "table" and all or {}
 end
 
@@ -86,15 +74,7 @@ function M.put(key, entry)
     first = entry.first, last = entry.last, confidence = entry.confidence, servers = entry.servers, at = os.time(),
   }
   without_oldest(all)
-  local place, base = folder()
-  luv.fs_mkdir(base, PRIVATE)
-  luv.fs_mkdir(place, PRIVATE)
-  local path = ("%s/networks.json.%d"):format(place, luv.os_getpid())
-  local file = luv.fs_open(path, "w", PRIVATE_FILE)
-  if not file then return end
-  local written = luv.fs_write(file, json.encode(all))
-  luv.fs_close(file)
-  if not written or not luv.fs_rename(path, place .. "/networks.json") then luv.fs_unlink(path) end
+  cache_file.write(FILE, json.encode(all))
 end
 
 return M

@@ -1,10 +1,11 @@
 -- memory: what became of the ways to a peer, for each pair of networks, so that the next attempt knows (p2pd.pipeline's
--- learn). It lies in ~/.cache/p2pd-lua/ways.json, or below $XDG_CACHE_HOME. What cannot be read counts as nothing.
+-- learn). It lies in ways.json (p2pd.cache_file).
 local cjson = require "cjson"
-local luv = require "luv"
+local cache_file = require "p2pd.cache_file"
 
 local M = {}
 
+local FILE = "ways.json"
 local MOST = 64               -- pairs of networks
 local MOST_WAYS = 12          -- of a pair
 local MOST_SEEN = 8           -- outcomes of a way
@@ -12,16 +13,9 @@ local MAX_BYTES = 128 * 1024
 local MAX_TEXT = 512          -- bytes of a name
 local MAX_MS, MAX_COUNT = 3600 * 1000, 2 ^ 31
 local KEEP = 30 * 24 * 3600   -- seconds
-local PRIVATE, PRIVATE_FILE = 448, 384 -- 0700, 0600
 
 local json = cjson.new()
 json.decode_max_depth(6)
-
-local function folder()
-  local base = os.getenv "XDG_CACHE_HOME"
-  if not base or base:sub(1, 1) ~= "/" then base = (os.getenv "HOME" or "/") .. "/.cache" end
-  return base .. "/p2pd-lua", base
-end
 
 -- Whatever the file holds, only what could have been written here counts ----------------------------------------------
 
@@ -78,14 +72,8 @@ local latest = {} -- what was read last, and of which file
 
 -- Entries as they lie in the file: those that are used are looked at then.
 local function read_all()
-  local file = luv.fs_open(folder() .. "/ways.json", "r", 0)
-  if not file then return {} end
-  local stat = luv.fs_fstat(file)
-  local mine = stat and stat.type == "file" and stat.uid == luv.getuid() and stat.size <= MAX_BYTES
-  local mark = mine and ("%d %d %d.%09d"):format(stat.ino, stat.size, stat.mtime.sec, stat.mtime.nsec)
-  local read = mine and mark ~= latest.mark and luv.fs_read(file, MAX_BYTES, 0)
-  luv.fs_close(file)
-  if mine and mark == latest.mark then return latest.list end
+  local read, mark = cache_file.read(FILE, MAX_BYTES, latest.mark)
+  if mark and mark == latest.mark then return latest.list end
   local ok, list = pcall(json.decode, read or "")
   local all = {}
   for _, entry in ipairs(ok and type(list) == "table" and list or {}) do
@@ -122,16 +110,7 @@ local function write(all)
     table.remove(all)
     bytes = json.encode(all)
   end
-  local place, base = folder()
-  luv.fs_mkdir(base, PRIVATE)
-  luv.fs_mkdir(place, PRIVATE)
-  local path = ("%s/ways.json.%d"):format(place, luv.os_getpid())
-  luv.fs_unlink(path) -- of one that had this number before, and was ended here
-  local file = luv.fs_open(path, "wx", PRIVATE_FILE)
-  if not file then return end
-  local written = luv.fs_write(file, bytes)
-  luv.fs_close(file)
-  if written ~= #bytes or not luv.fs_rename(path, place .. "/ways.json") then luv.fs_unlink(path) end
+  cache_file.write(FILE, bytes)
 end
 
 --- Changes what is known of a pair: `change` gets it, as new when nothing is known. Two processes that write at once:

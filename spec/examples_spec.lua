@@ -199,7 +199,7 @@ describe("a strategy of the user's own folder", function()
 
   setup(function()
     broker = mosquitto.start()
-    folder = assert(luv.fs_mkdtemp "/tmp/p2pd-own-XXXXXX")
+    folder = processes.new_folder()
     home = folder .. "/p2pd-lua/strategies"
     luv.fs_mkdir(folder .. "/p2pd-lua", 448)
     luv.fs_mkdir(home, 448)

@@ -1,6 +1,5 @@
 -- ends: two identities, and pipes between them on loopback, for specs of pipes.
 local core = require "p2pd.core"
-local luv = require "luv"
 local processes = require "spec.support.processes"
 
 local M = { ATTEMPT = ("a"):rep(16) }
@@ -11,7 +10,7 @@ ends.__index = ends
 --- In a folder of their own; to be made in setup and closed in teardown.
 ---@return {alice: userdata, bob: userdata, folder: string}
 function M.new()
-  local folder = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-spec-XXXXXX"))
+  local folder = processes.new_folder()
   return setmetatable({
     folder = folder, alice = assert(core.identity.open { path = folder .. "/alice.pem" }),
     bob = assert(core.identity.open { path = folder .. "/bob.pem" }),

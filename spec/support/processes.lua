@@ -180,6 +180,12 @@ function M.find(path, pattern, found)
   return found
 end
 
+--- Makes an empty folder of its own, in $TMPDIR or /tmp; to be removed with `remove`.
+---@return string path
+function M.new_folder()
+  return assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-spec-XXXXXX"))
+end
+
 function M.remove(path)
   for name, kind in M.folder(path) do
     if kind == "directory" then M.remove(path .. "/" .. name) else luv.fs_unlink(path .. "/" .. name) end

@@ -1,6 +1,7 @@
 -- program: other programs as the specs drive them: captured output, and a bound on everything. By luv alone, so that it
 -- needs nothing of what is tested; inside a task and outside of one.
 local luv = require "luv"
+local processes = require "spec.support.processes"
 
 local M = {}
 
@@ -156,7 +157,7 @@ child.__close = child.close
 --- A folder of its own that is removed with the scope: `local folder <close> = program.folder()`; `tostring` gives the
 --- path, `folder:write(name, text)` makes a file and gives its path, `folder:read(name)` its text.
 function M.folder()
-  local path = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-spec-XXXXXX"))
+  local path = processes.new_folder()
   local methods = {}
   function methods.write(_, name, text)
     local file = assert(io.open(path .. "/" .. name, "wb"))
@@ -171,14 +172,8 @@ function M.folder()
     file:close()
     return text
   end
-  local function remove(where)
-    for name, kind in luv.fs_scandir_next, luv.fs_scandir(where) do
-      if kind == "directory" then remove(where .. "/" .. name) else luv.fs_unlink(where .. "/" .. name) end
-    end
-    luv.fs_rmdir(where)
-  end
   return setmetatable({}, {
-    __index = methods, __tostring = function() return path end, __close = function() remove(path) end,
+    __index = methods, __tostring = function() return path end, __close = function() processes.remove(path) end,
   })
 end
 

@@ -2,6 +2,7 @@
 -- To be started and stopped outside of tasks (in setup and teardown): it turns the loop while it waits.
 local luv = require "luv"
 local mosquitto = require "spec.support.mosquitto"
+local ports = require "spec.support.ports"
 local processes = require "spec.support.processes"
 
 local M = {}
@@ -10,15 +11,6 @@ local PATIENCE_NS = 5e9
 
 local server = {}
 server.__index = server
-
-local function free_port()
-  local socket = luv.new_udp()
-  assert(socket:bind("127.0.0.1", 0))
-  local port = socket:getsockname().port
-  socket:close()
-  luv.run("nowait")
-  return port
-end
 
 -- Whether it takes TCP connections: later than datagrams, when it relays.
 local function await_connection(port)
@@ -59,13 +51,13 @@ end
 -- What a relay needs beside: users, ports, and peers on loopback, which it would not relay to otherwise.
 local function relaying(self, options)
   local args = {
-    "--lt-cred-mech", "--user=lab:lab", "--realm=lab", "--allow-loopback-peers", "--min-port=40000", "--max-port=40999",
+    "--lt-cred-mech", "--user=lab:lab", "--realm=lab", "--allow-loopback-peers", "--min-port=30000", "--max-port=32767",
     "--relay-threads=0",
   }
   self.user, self.password = "lab", "lab"
   if options.names then
     local files = mosquitto.certify(self.folder, options.names)
-    self.ca, self.tls_port = files.ca, free_port()
+    self.ca, self.tls_port = files.ca, ports.free()
     table.move({
       "--tls-listening-port=" .. self.tls_port, "--cert=" .. files.certificate, "--pkey=" .. files.key,
     }, 1, 3, #args + 1, args)
@@ -82,7 +74,7 @@ end
 function M.start(options)
   options = options or {}
   local folder = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-coturn-XXXXXX"))
-  local port = free_port()
+  local port = ports.free()
   local self = setmetatable({ host = "127.0.0.1", port = port, folder = folder }, server)
   local program = assert(processes.which "turnserver", "turnserver is not installed")
   local args = {

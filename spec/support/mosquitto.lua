@@ -1,6 +1,7 @@
 -- mosquitto: the real broker for a test, on free loopback ports, with a configuration of its own that ends with it.
 -- To be started and stopped outside of tasks (in setup and teardown): it turns the loop while it waits.
 local luv = require "luv"
+local ports = require "spec.support.ports"
 local processes = require "spec.support.processes"
 
 local M = {}
@@ -9,14 +10,6 @@ local PATIENCE_NS = 5e9
 
 local broker = {}
 broker.__index = broker
-
-local function free_port()
-  local socket = luv.new_tcp()
-  assert(socket:bind("127.0.0.1", 0))
-  local port = socket:getsockname().port
-  socket:close()
-  return port
-end
 
 local function shell(command)
   assert(os.execute(command .. " >/dev/null 2>&1"), command)
@@ -60,7 +53,7 @@ end
 ---@return table broker host, port, tls_port, ca, folder; broker:stop()
 function M.start(options)
   options = options or {}
-  local self = setmetatable({ host = "127.0.0.1", port = options.port or free_port() }, broker)
+  local self = setmetatable({ host = "127.0.0.1", port = options.port or ports.free() }, broker)
   self.folder = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-mosquitto-XXXXXX"))
   local lines = {
     "user " .. (luv.os_get_passwd().username or "nobody"), -- as root it would become another, who may not read the key
@@ -68,7 +61,7 @@ function M.start(options)
   }
   if options.names then
     local files = M.certify(self.folder, options.names)
-    self.ca, self.tls_port = files.ca, free_port()
+    self.ca, self.tls_port = files.ca, ports.free()
     lines[#lines + 1] = ("listener %d 127.0.0.1\nallow_anonymous true\ncertfile %s\nkeyfile %s")
       :format(self.tls_port, files.certificate, files.key)
   end

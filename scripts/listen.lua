@@ -13,6 +13,7 @@ local program = {
     { "--console", "PATH", "open a socket at PATH for `p2pd-lua attach PATH`: a prompt inside this program" },
     cli.strategies,
     cli.pipeline,
+    cli.watch,
   },
   epilogue = "Exit status: 0 the peer closed cleanly, 1 the node could not start, 2 usage, 3 the connection broke.",
 }
@@ -75,6 +76,10 @@ local function main(arguments)
     on_address = tell_address, pipeline = pipeline,
   }))
   if not node then return cli.fail(tell, program.name, message, code) end
+  if options.watch then
+    local watched, no_watch, why = cli.watch_files(tell, node)
+    if not watched then return cli.fail(tell, program.name, no_watch, why) end
+  end
   local _ <close>, no_console, reason = open_console(options.console, node, tell)
   if no_console then return cli.fail(tell, program.name, no_console, reason) end
   if options.echo then

@@ -77,6 +77,7 @@ end
 
 -- What a node or the pipeline calls and a script has no use for. Not part of what is promised.
 local internal = {
+  watch = { "follow" },
   pipe = { "admit", "commit" },
   report = {
     "burst", "dial", "enter", "events", "failure", "finish", "hide", "leave", "note", "plan", "signal",
@@ -144,6 +145,7 @@ local function at_run_time()
     turn = require "p2pd.turn", allocation = require("p2pd.turn").methods, punch = require "p2pd.punch",
     timeline = require "p2pd.timeline", console = require "p2pd.console", opened = require("p2pd.console").methods,
   }
+  found.watch = require("p2pd.pipeline.watching").methods
   found.watcher = debug.getregistry()["p2pd.nic_watcher"].__index
   p2pd.pipeline.run({
     name = "look",

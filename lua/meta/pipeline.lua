@@ -144,10 +144,17 @@ function pipeline.default() end
 ---@return p2pd.Code? code
 function pipeline.load(name) end
 
---- Where a pipeline came from: the name by which it was loaded, and those to which it was restricted; nil when it was
---- made otherwise.
+--- A file of a user's that a pipeline was made of.
+---@class p2pd.Source
+---@field name string as it was given: "./mine.lua", or a name
+---@field path string from the root on
+---@field stamp string what the file was like before it was read
+---@field module? string of one that was required
+
+--- Where a pipeline came from: the name by which it was loaded, those to which it was restricted, and the user's files
+--- that strategies in it were loaded from, by whatever name; nil when it was made otherwise.
 ---@param strategy p2pd.Strategy
----@return { name: string, names: string[]? }? origin
+---@return { name: string, names: string[]?, files: p2pd.Source[] }? origin
 function pipeline.origin(strategy) end
 
 --- Loads anew what was loaded by a name, from its file as it is now: `node:use(pipeline.again(old))`. The old one stays
@@ -157,6 +164,34 @@ function pipeline.origin(strategy) end
 ---@return string? message
 ---@return p2pd.Code? code
 function pipeline.again(strategy) end
+
+--- What is told when files of a pipeline have changed.
+---@class p2pd.PipelineNews
+---@field text string a sentence for a person: "mine.lua was loaded again: race{direct, mine}"
+---@field files string[] those that have changed, by the names under which they were loaded
+---@field pipeline? p2pd.Strategy the new one; nil where it could not be loaded
+---@field message? string why not
+---@field code? p2pd.Code
+
+--- Loads a pipeline anew whenever a file changes that a strategy in it was loaded from: written, replaced, removed and
+--- made again, touched, or a link to it set elsewhere. Several changes within 0.1 seconds are one. The old pipeline
+--- stays as it is. While a new one cannot be loaded, it looks on for changes. What a file requires by itself is not
+--- watched. `node:watch` does this for a node's pipeline. Fails like `again`, with ENOENT when no file of yours is in
+--- it, or with ENOSPC, EMFILE or EACCES when a folder cannot be watched.
+---@param strategy p2pd.Strategy
+---@param on_news fun(news: p2pd.PipelineNews) must not wait
+---@return p2pd.PipelineWatch? watch
+---@return string? message
+---@return p2pd.Code? code
+function pipeline.watch(strategy, on_news) end
+
+--- A pipeline's files, watched. It keeps the program alive until it is closed.
+---@class p2pd.PipelineWatch
+---@field strategy p2pd.Strategy the pipeline, as it was loaded last
+local watch = {}
+
+--- Ends it.
+function watch:close() end
 
 --- A strategy that has a name.
 ---@class p2pd.Named

@@ -185,16 +185,33 @@ end
 --- The options of programs that let the user choose strategies.
 M.strategies = { "--strategies", "A,B", "only these ways: names, or files of your own (direct,./mine.lua)" }
 M.pipeline = { "--pipeline", "NAME", "a pipeline of your own: a Lua file that returns one, or a name" }
+M.watch = { "--watch", nil, "use the pipeline anew whenever a file of yours that it is made of changes" }
 
 --- What these options choose: a pipeline from a file or the default one, all of it or some of its strategies.
 ---@return p2pd.Strategy? pipeline, string? message, string? code
 function M.choose(values)
   local pipelines = require "p2pd.pipeline"
   local pipeline, message, code = pipelines.load(values.pipeline or "default")
-  if not pipeline or not values.strategies then return pipeline, message, code end
-  local names = {}
-  for name in values.strategies:gmatch "[^,]+" do names[#names + 1] = name end
-  return pipelines.restrict(pipeline, names)
+  if pipeline and values.strategies then
+    local names = {}
+    for name in values.strategies:gmatch "[^,]+" do names[#names + 1] = name end
+    pipeline, message, code = pipelines.restrict(pipeline, names)
+  end
+  if pipeline and values.watch and #pipelines.origin(pipeline).files == 0 then
+    return nil, "EINVAL: --watch is for files of yours, and neither --pipeline nor --strategies names one", "EINVAL"
+  end
+  return pipeline, message, code
+end
+
+--- Gives a node its pipeline anew whenever one of its files changes, and tells of it.
+---@return boolean? ok, string? message, string? code
+function M.watch_files(tell, node)
+  return node:watch(function(news)
+    tell("pipeline", {
+      files = #news.files > 0 and news.files or nil, message = news.message, code = news.code,
+      pipeline = news.pipeline and require("p2pd.strategy").outline(news.pipeline),
+    }, "p2pd-lua: " .. news.text)
+  end)
 end
 
 --- Ends a program that could not do its work.

@@ -231,7 +231,30 @@ function node:use(strategy)
   if not chosen then error(problem, 2) end
   local former = self.pipeline
   self.pipeline = chosen
+  if self.watching then
+    local ok, message = self.watching:follow(chosen)
+    if not ok then self.notice(message) end
+  end
   return former
+end
+
+--- Uses the pipeline anew whenever one of its files changes, until the node is closed; also what `use` gives it later.
+---@param on_news? fun(news: p2pd.PipelineNews)
+---@return boolean? ok, string? message, string? code
+function node:watch(on_news)
+  if on_news ~= nil and type(on_news) ~= "function" then
+    error("a function is expected that gets the news, not a " .. type(on_news), 2)
+  end
+  if self.closed then return nil, "ECLOSED: the node was closed", "ECLOSED" end
+  on_news = on_news or function(news) self.notice(news.text) end
+  local watching, message, code = pipeline.watch(self.pipeline, function(news)
+    self.pipeline = news.pipeline or self.pipeline
+    on_news(news)
+  end)
+  if not watching then return nil, message, code end
+  if self.watching then self.watching:close() end
+  self.watching = watching
+  return true
 end
 
 -- Opening and closing -------------------------------------------------------------------------
@@ -396,6 +419,7 @@ function node:close()
   if self.closed then return true end
   self.closed = true
   self.arrived:close()
+  if self.watching then self.watching:close() end
   while true do
     local pipe = #self.arrived > 0 and self.arrived:recv()
     if not pipe then break end

@@ -23,8 +23,22 @@ local function to_strategy(value, level)
   return strategy
 end
 
--- What was loaded, and how it is loaded again: by name, and with which ways alone.
+-- What was loaded, and how it is loaded again: by name, with which ways alone, and from which files.
 local origins = setmetatable({}, { __mode = "k" })
+
+-- The strategy as what was loaded so. A user's file may return what was loaded by another name before, as the default
+-- pipeline: that becomes a copy, so that each is loaded again as it was loaded.
+local function with_origin(strategy, origin)
+  local known = origins[strategy]
+  if known and (known.name ~= origin.name or known.names or origin.names) then
+    if #origin.files == 0 then return strategy end
+    local copy = {}
+    for key, value in pairs(strategy) do copy[key] = value end
+    strategy = copy
+  end
+  origins[strategy] = origin
+  return strategy
+end
 
 -- Finding them --------------------------------------------------------------------------------------------------------
 
@@ -36,14 +50,14 @@ M.responder = walking.responder
 ---@return p2pd.Strategy? strategy, string? message, string? code
 function M.load(name)
   if type(name) ~= "string" then error("the name of a strategy is a string, not a " .. type(name), 2) end
-  local strategy, message, code = loading.load(name)
-  if strategy then origins[strategy] = origins[strategy] or { name = name } end
-  return strategy, message, code
+  local files, strategy, message, code = loading.noting(loading.load, name)
+  if not strategy then return nil, message, code end
+  return with_origin(strategy, { name = name, files = files })
 end
 
---- Where a pipeline came from: the name that was loaded, and those to which it was restricted.
+--- Where a pipeline came from: the name that was loaded, those to which it was restricted, and the user's files.
 ---@param strategy p2pd.Strategy
----@return { name: string, names: string[]? }?
+---@return { name: string, names: string[]?, files: p2pd.Source[] }?
 function M.origin(strategy)
   return origins[strategy]
 end
@@ -54,10 +68,19 @@ end
 function M.again(strategy)
   local origin = origins[strategy]
   if not origin then return nil, "ENOENT: it was not loaded by a name", "ENOENT" end
-  loading.forget(origin.name)
+  loading.forget(origin.files)
   local new, message, code = M.load(origin.name)
   if not new or not origin.names then return new, message, code end
   return M.restrict(new, origin.names)
+end
+
+--- Loads it anew whenever one of its files changes: see p2pd.pipeline.watching.
+---@param strategy p2pd.Strategy
+---@param on_news fun(news: p2pd.PipelineNews)
+---@return p2pd.PipelineWatch? watch, string? message, string? code
+function M.watch(strategy, on_news)
+  if type(on_news) ~= "function" then error("a function is expected that gets the news", 2) end
+  return require("p2pd.pipeline.watching").open(to_strategy(strategy, 2), on_news)
 end
 
 --- What a node uses unless told otherwise: lua/p2pd/strategies/default.lua, which can be copied and changed.
@@ -74,11 +97,12 @@ end
 function M.restrict(pipeline, names)
   local strategy = to_strategy(pipeline, 2)
   if type(names) ~= "table" then error("a list of names of strategies is expected, not a " .. type(names), 2) end
-  local parts, message, code = walking.restrict(strategy, names)
+  local files, parts, message, code = loading.noting(walking.restrict, strategy, names)
   if not parts then return nil, message, code end
   local made, origin = #parts == 1 and parts[1] or M.stagger(STAGGER)(parts), origins[strategy]
-  if origin and not origins[made] then origins[made] = { name = origin.name, names = names } end
-  return made
+  if not origin then return made end
+  table.move(origin.files, 1, #origin.files, #files + 1, files)
+  return with_origin(made, { name = origin.name, names = names, files = files })
 end
 
 -- Running ---------------------------------------------------------------------------------------------------------

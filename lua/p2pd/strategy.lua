@@ -142,4 +142,13 @@ function M.leaves(strategy)
   return names
 end
 
+--- A tree of strategies in one line: "stagger(2.4){direct, punch}".
+---@return string
+function M.outline(strategy)
+  if not strategy.children then return strategy.name end
+  local parts = {}
+  for i, child in ipairs(strategy.children) do parts[i] = M.outline(child) end
+  return ("%s{%s}"):format(strategy.name, table.concat(parts, ", "))
+end
+
 return M

@@ -27,7 +27,7 @@ end
 ---@return integer port
 function M.free()
   local span = LAST - FIRST + 1
-  local start = last or FIRST + (luv.os_getpid() * 7919 + luv.hrtime() // 1000) % span
+  local start = last or FIRST + (luv.os_getpid() * 7919 + luv.hrtime() // 1000 | 0) % span -- luv gives floats
   for step = 1, span do
     local port = FIRST + (start - FIRST + step) % span
     local free = takes_tcp(port) and takes_udp(port)

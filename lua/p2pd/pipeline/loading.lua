@@ -1,6 +1,8 @@
 -- loading: strategies by their names: built in, of the user's own folder, or examples; by their modules and files.
 local busy = require "p2pd.busy"
 local core = require "p2pd.core"
+local file_watch = require "p2pd.file_watch"
+local luv = require "luv"
 local own_file = require "p2pd.own_file"
 local strategies = require "p2pd.strategy"
 local task = require "p2pd.task"
@@ -28,7 +30,6 @@ local function embedded(folder)
 end
 
 local function in_folder()
-  local luv = require "luv"
   local names, scan = {}, luv.fs_scandir(M.folder())
   if not scan then return names end
   for name in luv.fs_scandir_next, scan do names[#names + 1] = name:match "^([%w_-]+)%.lua$" end
@@ -60,6 +61,40 @@ end
 --- Whether a name is that of a file.
 function M.is_file(name)
   return name:find("/", 1, true) ~= nil or name:find "%.lua$" ~= nil
+end
+
+-- What is read --------------------------------------------------------------------------------------------------------
+
+---@class p2pd.Source a file that something was made of, or would have been
+---@field name string as it was given
+---@field path string
+---@field stamp string what it was like before it was read: see p2pd.file_watch
+---@field module? string
+
+-- Where the files are noted that a task reads.
+local notes = setmetatable({}, { __mode = "k" })
+
+local function note(name, path, module)
+  local list = notes[task.current() or M]
+  path = file_watch.absolute(path)
+  if not list or list[path] then return end
+  local source = { name = name, path = path, stamp = file_watch.stamp(path), module = module }
+  list[#list + 1], list[path] = source, source
+end
+
+--- Calls the function, and gives the files of users that strategies were loaded from meanwhile, also what they load
+--- themselves, and those that could not be read; then what the function returns.
+---@return p2pd.Source[] sources, any ...
+function M.noting(f, ...)
+  local own, sources = task.current() or M, {}
+  local outer = notes[own]
+  local _ <close> = setmetatable({}, { __close = function() notes[own] = outer end })
+  notes[own] = sources
+  local results = table.pack(f(...))
+  for _, source in ipairs(sources) do
+    if outer and not outer[source.path] then outer[#outer + 1], outer[source.path] = source, source end
+  end
+  return sources, table.unpack(results, 1, results.n)
 end
 
 -- Texts ---------------------------------------------------------------------------------------------------------------
@@ -98,6 +133,7 @@ end
 
 -- A file that the user names: it is run as any script is.
 local function load_file(path)
+  note(path, path)
   local file, problem, number = io.open(path, "rb")
   if not file then
     local code = number == 13 and "EACCES" or "ENOENT"
@@ -110,9 +146,10 @@ local function load_file(path)
 end
 
 -- A file that is found by a name alone: nobody else may have put it there. False when there is none.
-local function load_own(name)
+local function load_own(name, is_example)
   local folder = M.folder()
   local path = ("%s/%s.lua"):format(folder, name)
+  if not is_example or luv.fs_stat(path) then note(name, path) end
   local text, message, code = own_file.read(path)
   if code == "ENOENT" or code == "ENOTDIR" then return false end
   local reason, why = own_file.objection_to_folder(folder)
@@ -124,6 +161,9 @@ local function load_own(name)
 end
 
 local function load_module(name, module)
+  local is_file = not module:find "^p2pd%." and not package.preload[module]
+  local path = is_file and package.searchpath(module, package.path)
+  if path then note(name, path, module) end
   local ok, strategy = pcall(require, module)
   if not ok and task.is_cancelled(strategy) then error(strategy, 0) end
   if not ok then return refuse("strategy %s: %s", name, tostring(strategy)) end
@@ -160,20 +200,21 @@ function M.load(name)
   if has(embedded(BUILT_IN), short) then return load_module(name, MODULES .. short) end
   if short == name and name:find(".", 1, true) then return load_module(name, name) end
   if short ~= name or not name:find(NAME) then return unknown(name) end
-  local strategy, message, code = load_own(name)
+  local is_example = has(embedded(EXAMPLES), name)
+  local strategy, message, code = load_own(name, is_example)
   if strategy ~= false then return strategy, message, code end
-  if not has(embedded(EXAMPLES), name) then return unknown(name) end
+  if not is_example then return unknown(name) end
   return evaluate(core.source.text(EXAMPLES .. name .. ".lua"), EXAMPLES .. name .. ".lua")
 end
 
---- From now on the strategies that are modules are required anew, and so is a user's module of this name.
----@param name string
-function M.forget(name)
+--- From now on the strategies that are modules are required anew, and so are users' modules among these.
+---@param sources p2pd.Source[]
+function M.forget(sources)
   for module in next, package.loaded do
     if type(module) == "string" and module:sub(1, #MODULES) == MODULES then package.loaded[module] = nil end
   end
-  if not M.is_file(name) and name:find(".", 1, true) and not name:find "^p2pd%." and not package.preload[name] then
-    package.loaded[name] = nil
+  for _, source in ipairs(sources) do
+    if source.module then package.loaded[source.module] = nil end
   end
 end
 

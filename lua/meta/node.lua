@@ -69,11 +69,11 @@ function node:connect(to, options) end
 ---@return p2pd.Code? code
 function node:use(strategy) end
 
---- Uses the pipeline anew whenever one of its files changes, as `p2pd.pipeline.watch` has it, until the node is closed:
---- `node:use "./mine.lua"`, then `node:watch()`. What `use` gives the node later is watched then. Fails with ENOENT when
---- no file of yours is in the pipeline, and as `p2pd.pipeline.watch` does.
----@param on_news? fun(news: p2pd.PipelineNews) gets what there is to tell, after the change; must not wait. Unless given
----  the text goes to `on_notice`
+--- Uses the pipeline anew whenever one of its files changes, as `p2pd.pipeline.watch` has it, until the node is
+--- closed: `node:use "./mine.lua"`, then `node:watch()`. What `use` gives the node later is watched then. Fails with
+--- ENOENT when no file of yours is in the pipeline, and as `p2pd.pipeline.watch` does.
+---@param on_news? fun(news: p2pd.PipelineNews) gets what there is to tell, after the change; must not wait. Unless
+---  given the text goes to `on_notice`
 ---@return boolean? ok
 ---@return string? message
 ---@return p2pd.Code? code

@@ -83,7 +83,8 @@ local function notice(self, file)
   end)
 end
 
--- A folder's own end is told by its own name, or by none: what was in it has changed, and a new one takes another watch.
+-- A folder's own end is told by its own name, or by none: what was in it has changed, and a new folder needs a new
+-- watch.
 local function open_folder(self, path)
   local opened = { handle = luv.new_fs_event(), names = {} }
   local own_name = path:match "[^/]*$"

@@ -233,7 +233,7 @@ describe("the page", function()
     }
     local text = page.html(found, { "open" })
     has(text, "&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;")
-    has(text, "1 of 2<br>5")
+    has(text, "1 of 2<br/>5")
     for _, part in ipairs { "<script", "<b>", "<i>", "</pre></pre>" } do has_not(text, part) end
   end)
 end)

@@ -5,7 +5,10 @@ local comparison = require "p2pd.lab.comparison"
 local grids = require "p2pd.lab.try_grids"
 local labs = require "spec.support.lab"
 local program = require "spec.support.program"
+local page = require "p2pd.lab.try_page"
+local processes = require "spec.support.processes"
 local results = require "p2pd.lab.matrix_results"
+local xml = require "spec.support.xml"
 
 local function has(text, part)
   assert(text:find(part, 1, true), ("'%s' is not in:\n%s"):format(part, text))
@@ -69,6 +72,87 @@ describe("a comparison", function()
   end)
 end)
 
+-- The elements of a page that is well formed and takes nothing from elsewhere, and those of them with an id.
+local function elements_of(text)
+  local elements, by_id = xml.elements((text:gsub("^<!DOCTYPE html>\n", ""))), {}
+  for _, element in ipairs(elements) do
+    local id, href = element.attributes.id, element.attributes.href
+    assert(not id or not by_id[id], id)
+    assert(not href or href:find "^#", href)
+    assert(element.name ~= "script" and element.name ~= "link" and element.name ~= "img", element.name)
+    if id then by_id[id] = element end
+  end
+  for _, element in ipairs(elements) do
+    local href = element.attributes.href
+    assert(not href or href == "#-" or by_id[href:sub(2)], href)
+  end
+  return elements, by_id
+end
+
+-- The texts of the elements with this name and class.
+local function texts(elements, name, class)
+  local list = {}
+  for _, element in ipairs(elements) do
+    if element.name == name and element.attributes.class == class then list[#list + 1] = element.text end
+  end
+  return list
+end
+
+describe("the page of a comparison", function()
+  local function page_of(mine, other, progress)
+    local two = { { name = "mine", found = results_of(mine) }, { name = "theirs", found = results_of(other) } }
+    for _, one in ipairs(two) do one.made = one.found.runs end
+    return page.html(two, comparison.compare(two[1].found, two[2].found, PAIR), { "open", "blocked" }, progress)
+  end
+
+  it("tells what differs before the grids, and marks it there", function()
+    for sort, case in pairs {
+      worse = { { { false } }, { { "relay", 90 } }, "1 pair got worse", "▼" },
+      better = { { { "punch", 500 } }, { { "relay", 200 } }, "1 pair got better", "▲" },
+      slower = { { { "punch", 200 } }, { { "punch", 100 } }, "1 pair got slower, by 100 ms in the median", "▽" },
+      faster = { { { "punch", 100 } }, { { "punch", 300 } }, "1 pair got faster, by 200 ms in the median", "△" },
+    } do
+      local text = page_of(case[1], case[2])
+      local elements, by_id = elements_of(text)
+      assert.equal(" " .. case[3], by_id[sort].text)
+      assert(text:find(case[3], 1, true) < text:find('class="grid"', 1, true))
+      assert.same({ case[4] }, texts(elements, "sup")) -- in the first grid alone
+      assert.same({ "1" }, texts(elements, "b"))
+      assert.same({ case[4] .. " " .. sort }, texts(elements, "p", "mark-" .. sort))
+    end
+    assert.same({}, texts(elements_of(page_of({ { "punch", 100 } }, { { "punch", 100 } })), "sup"))
+  end)
+
+  it("has what is known of a pair that one of the two alone was tried with, and of one that is under way", function()
+    local elements, by_id = elements_of(page_of({ { "punch", 100 } }, {}, "1 of 2, 1 under way"))
+    assert(by_id["r1-2"])
+    has(table.concat(texts(elements, "p"), "\n"), "not tried")
+    has(table.concat(texts(elements, "p"), "\n"), "1 of 2, 1 under way")
+    has(page_of({}, {}, "x"), 'http-equiv="refresh"')
+    assert.is_nil(page_of({}, {}):find("refresh", 1, true))
+  end)
+
+  it("shows whatever is in names and reports, and obeys none of it", function()
+    local bad = "</pre><script>alert(1)</script>&amp;'\"\0\27[31m\xff\xef\xbf\xbf"
+    local found = results.new(CONDITIONS)
+    found:add {
+      from = bad, to = "open", round = 1, ok = true, strategy = bad, ms = 1, echo_ms = 2, remote = bad, text = bad,
+      timeline = bad, seconds = 1, examined = { from = { nat = bad }, to = { nat = bad, delta = bad, value = bad } },
+    }
+    found:add { from = "open", to = bad, round = 1, ok = false, message = bad, code = bad, seconds = 1 }
+    local two = { { name = bad, found = found, made = found.runs }, { name = bad, found = found, made = found.runs } }
+    local pairs_asked = { { from = bad, to = "open" }, { from = "open", to = bad } }
+    local sorts = comparison.compare(found, found, pairs_asked)
+    sorts.worse = sorts.same
+    local text = page.html(two, sorts, { "open", bad }, bad)
+    local elements = elements_of(text)
+    local safe = "</pre><script>alert(1)</script>&amp;'\"  [31m????"
+    assert.equal(safe .. " against " .. safe, texts(elements, "h1")[1])
+    has(table.concat(texts(elements, "pre")), safe)
+    elements_of(require("p2pd.lab.matrix_page").html(found, { "open", bad }, bad))
+  end)
+end)
+
 describe("lab try --virtual", function()
   local function try(...)
     return program.run { program.path, "lab", "try", ... }
@@ -83,6 +167,60 @@ describe("lab try --virtual", function()
     it = try("default", "--virtual", "--kinds", "open,blocked,symmetric/random", "--against", "never-relay")
     assert.equal(0, it.status, it.err)
     has(it.out, "6 pairs got better:")
+  end)
+
+  it("writes a page with both grids, what differs, and all reports", function()
+    local folder <close> = program.folder()
+    local html, mine = tostring(folder) .. "/out.html", folder:write("mine.lua", [[
+      local pipeline = require("p2pd").pipeline
+      return pipeline.named("slow-and-straight", pipeline.stagger(0.5) { "direct", "reverse", "punch" })
+    ]])
+    local it = try(mine, "--virtual", "--kinds", "open,full-cone/equal,blocked", "--html", html)
+    assert.equal(1, it.status, it.err)
+    local text = processes.read(html)
+    local elements, by_id = elements_of(text)
+    assert.equal(mine .. " against default", texts(elements, "h1")[1])
+    assert.equal(" 5 pairs got worse", by_id.worse.text)
+    assert.matches("^ %d pairs? got slower, by %d+ ms in the median$", by_id.slower.text)
+    assert.is_nil(by_id.better)
+    has(it.out, "5 pairs got worse:")
+    local cells, reports = 0, 0
+    for _, element in ipairs(elements) do
+      local class = element.attributes.class or ""
+      if element.name == "a" and element.attributes.title then cells = cells + 1 end
+      if element.name == "section" and class == "report" then reports = reports + 1 end
+    end
+    assert.same({ 18, 9, 2 }, { cells, reports, #texts(elements, "table", "grid") })
+    assert.equal(18, #texts(elements, "pre"))
+    has(texts(elements, "pre")[1], "slow-and-straight")
+    for _, name in ipairs { "open > full-cone/equal", "blocked > blocked" } do has(text, name:gsub(">", "&gt;")) end
+    it = try("default", "--virtual", "--html", html, "--against", "direct") -- more kinds than there is room for words
+    assert.equal(0, it.status, it.err)
+    elements, by_id = elements_of(processes.read(html))
+    assert.same({}, texts(elements, "table", "grid"))
+    assert.equal(2, #texts(elements, "table", "grid small"))
+    local shown, hidden = 12, tonumber(texts(elements, "summary")[1]:match "^(%d+) more$")
+    assert.equal((" %d pairs got better"):format(shown + hidden), by_id.better.text)
+    it = try("default", "--virtual", "--pairs", "open:open", "--html", "/no/such/out.html")
+    assert.same({ 1, "" }, { it.status, it.out })
+    has(it.err, "cannot write /no/such/out.html")
+  end)
+
+  it("does not trust a file that it compares with", function()
+    local folder <close> = program.folder()
+    local json = tostring(folder) .. "/before.json"
+    assert.equal(0, try("default", "--virtual", "--pairs", "open:open", "--json", json).status)
+    local text = folder:read "before.json"
+    for _, case in ipairs { { '"strategy":"direct"', '"strategy":{}' }, { '"remote":"[^"]*"', '"remote":{"a":[1]}' },
+      { '"examined":{', '"examined":{"more":7,' }, { '"examined":{"%l+":{', '%0"more":{},' } } do
+      local changed, count = text:gsub(case[1], case[2])
+      assert(count > 0, case[1])
+      folder:write("before.json", changed)
+      local it = try("default", "--virtual", "--against", json, "--html", tostring(folder) .. "/out.html")
+      assert.equal(0, it.status, it.err)
+      assert.is_nil(it.err:find "traceback")
+      has(it.out, "in 0 of 0 pairs")
+    end
   end)
 
   it("keeps what came of it, to be compared with", function()
@@ -100,6 +238,13 @@ describe("lab try --virtual", function()
     has(it.out, "2 pairs got slower, by ")
   end)
 
+  it("says how it is used", function()
+    local it = try "--help"
+    assert.equal(0, it.status)
+    has(it.out, "--html FILE")
+    has(it.out, "what differs, and all reports")
+  end)
+
   it("says what is wrong", function()
     for _, case in ipairs {
       { "an operand is missing" }, { "there is no strategy 'magic'", "magic" },
@@ -107,6 +252,7 @@ describe("lab try --virtual", function()
       { "cannot read the strategy", "/no/such.lua" },
       { "cannot read /no/such.json", "default", "--against", "/no/such.json" },
       { "--resume goes on with a file", "default", "--resume" },
+      { "--json and --html are one file", "default", "--json", "/x", "--html", "/x" },
       { "--kinds and --pairs", "default", "--kinds", "open", "--pairs", "open:open" },
       { "unknown option", "default", "--strategies", "direct" },
     } do

@@ -1,5 +1,6 @@
 -- timeline_svg: a timeline as a picture (SVG 1.1) that needs nothing else: no scripts, nothing from elsewhere. It is
 -- light or dark as what it is shown in; what a bar or a mark is, is told where the pointer rests on it. Pure.
+local escape = require("p2pd.markup").escape
 local models = require "p2pd.timeline_model"
 
 local M = {}
@@ -48,13 +49,6 @@ local shapes = {
   icmp = "M0 -4L4 3.5H-4Z", failed = "M-3 0H3M0 -3V3", other = "M-3 -3H3V3H-3Z", sent = "M0 -5V5",
   said = "M-3 -4L4 0L-3 4Z", heard = "M3 -4L-4 0L3 4Z",
 }
-
-local entities = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;", ["'"] = "&#39;" }
-
--- Of what XML cannot hold, the model's texts have left only U+FFFE and U+FFFF.
-local function escape(text)
-  return (text:gsub("[&<>\"']", entities):gsub("\xEF\xBF[\xBE\xBF]", "?"))
-end
 
 local cut = models.cut
 

@@ -11,6 +11,8 @@ local M = {}
 local LEAST_MS, LEAST_SHARE = 25, 0.2 -- by which times differ that are told
 local SHOWN = 12                      -- pairs of a sort
 
+M.SORTS = { "worse", "better", "slower", "faster" } -- of what is other, in the order in which it is told
+
 ---@class p2pd.lab.Difference
 ---@field pair {from: string, to: string}
 ---@field mine table as results:cell gives it
@@ -64,8 +66,10 @@ function M.compare(mine, other, pairs_asked)
   return sorts
 end
 
--- What came of a pair in one of the two.
-local function outcome(cell)
+--- What came of a pair in one of the two.
+---@param cell table as results:cell gives it
+---@return string
+function M.outcome(cell)
   if cell.failed == cell.runs then return "not connected" end
   local text = cell.failed > 0 and ("%d of %d connect"):format(cell.runs - cell.failed, cell.runs) or cell.state
   return cell.ms and ("%s in %s"):format(text, words.ms(cell.ms)) or text
@@ -77,8 +81,8 @@ local function add_pairs(lines, list, other_name)
       lines[#lines + 1] = ("  and %d others"):format(#list - SHOWN)
       return
     end
-    lines[#lines + 1] = ("  %s: %s; with %s %s"):format(words.pair(one.pair), outcome(one.mine), other_name,
-      outcome(one.other))
+    lines[#lines + 1] = ("  %s: %s; with %s %s"):format(words.pair(one.pair), M.outcome(one.mine), other_name,
+      M.outcome(one.other))
   end
 end
 
@@ -92,6 +96,29 @@ local function by_how_much(list)
   return results.median(gains)
 end
 
+--- How many pairs are of a sort, and by how much: "3 pairs got slower, by 40 ms in the median".
+---@param sorts table of M.compare
+---@param sort "better"|"worse"|"faster"|"slower"
+---@return string
+function M.heading(sorts, sort)
+  local list = sorts[sort]
+  if #list == 0 then return ("nothing got %s"):format(sort) end
+  local text = ("%s got %s"):format(count(#list), sort)
+  if sort == "better" or sort == "worse" then return text end
+  return ("%s, by %s in the median"):format(text, words.ms(by_how_much(list)))
+end
+
+--- In how many pairs both connect in the same way.
+---@param sorts table of M.compare
+---@param name string
+---@param other_name string
+---@return string
+function M.alike(sorts, name, other_name)
+  local alike = sorts.count - #sorts.other_way
+  return ("%s and %s connect in the same way in %d of %s (%.1f %%)"):format(name, other_name, alike,
+    count(sorts.count), sorts.count > 0 and 100 * alike / sorts.count or 0)
+end
+
 --- As lines.
 ---@param sorts table of M.compare
 ---@param name string
@@ -99,21 +126,11 @@ end
 ---@return string[]
 function M.sentences(sorts, name, other_name)
   local lines = {}
-  for _, sort in ipairs { "worse", "better" } do
-    local list = sorts[sort]
-    lines[#lines + 1] = #list == 0 and ("nothing got %s"):format(sort)
-      or ("%s got %s%s"):format(count(#list), sort, ":")
-    add_pairs(lines, list, other_name)
+  for _, sort in ipairs(M.SORTS) do
+    lines[#lines + 1] = M.heading(sorts, sort) .. (#sorts[sort] > 0 and ":" or "")
+    add_pairs(lines, sorts[sort], other_name)
   end
-  for _, sort in ipairs { "slower", "faster" } do
-    local list = sorts[sort]
-    lines[#lines + 1] = #list == 0 and ("nothing got %s"):format(sort)
-      or ("%s got %s, by %s in the median:"):format(count(#list), sort, words.ms(by_how_much(list)))
-    add_pairs(lines, list, other_name)
-  end
-  local alike = sorts.count - #sorts.other_way
-  lines[#lines + 1] = ("%s and %s connect in the same way in %d of %s (%.1f %%)"):format(name, other_name, alike,
-    count(sorts.count), sorts.count > 0 and 100 * alike / sorts.count or 0)
+  lines[#lines + 1] = M.alike(sorts, name, other_name)
   return lines
 end
 

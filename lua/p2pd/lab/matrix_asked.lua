@@ -1,5 +1,6 @@
 -- matrix_asked: what is asked of a matrix, as options of commands: which pairs, how often, in what networks.
 local luv = require "luv"
+local cli = require "p2pd.cli"
 local ends = require "p2pd.lab.matrix_end"
 local matrix_pairs = require "p2pd.lab.matrix_pairs"
 
@@ -9,8 +10,8 @@ local MOST_JOBS = 32
 local DELAY_MS = 10   -- of each host's link, one way: hosts are 40 ms apart there and back, servers 20 ms
 local TIMEOUT = 20    -- seconds of an attempt, as of node:connect
 
---- A message without its code.
-function M.plain(text)
+-- A message without its code.
+local function plain(text)
   return (text:gsub("^%u+: ", ""))
 end
 
@@ -19,7 +20,7 @@ local function parsed_by(parse)
   return function(text)
     local list, message = parse(text)
     if list then return list end
-    return nil, M.plain(message)
+    return nil, plain(message)
   end
 end
 
@@ -70,10 +71,28 @@ function M.options(own)
   return table.move(conditions_options, 1, #conditions_options, #list + 1, list)
 end
 
---- What is wrong with these options together, as a sentence.
-function M.contradiction(values)
-  if values.kinds and values.pairs then return "EINVAL: --kinds and --pairs say both which pairs there are" end
-  if values.turn and values["no-turn"] then return "EINVAL: --turn and --no-turn at once" end
+-- What is wrong with these options together, as a sentence.
+local function contradiction(values)
+  if values.resume and not values.json then return "--resume goes on with a file that --json names" end
+  if values.json and values.json == values.html then return "--json and --html are one file" end
+  if values.kinds and values.pairs then return "--kinds and --pairs say both which pairs there are" end
+  if values.turn and values["no-turn"] then return "--turn and --no-turn at once" end
+end
+
+--- Says what is wrong with the options together, if anything is.
+---@param program { name: string, usage: string }
+---@return integer? status
+function M.objection(program, values)
+  local wrong = contradiction(values)
+  return wrong and cli.usage(program, wrong) or nil
+end
+
+--- Says why a command could not do its work.
+---@param name string as of "lab matrix"
+---@return integer status
+function M.fail(name, message, code)
+  io.stderr:write(("p2pd-lua %s: %s\n"):format(name, message))
+  return code == "EINVAL" and cli.USAGE or cli.FAILED
 end
 
 --- The conditions, with a pipeline that can be used.

@@ -27,19 +27,7 @@ local M = {
   epilogue = "Exit status: 0 every pair connected, 1 some did not, 2 usage.",
 }
 
-local function fail(message, code)
-  io.stderr:write(("p2pd-lua lab matrix: %s\n"):format(message))
-  return code == "EINVAL" and cli.USAGE or cli.FAILED
-end
-
 -- What is asked for ---------------------------------------------------------------------------------------------------
-
--- What is wrong with the options as a whole, as a sentence.
-local function contradiction(values)
-  if values.resume and not values.json then return "EINVAL: --resume goes on with a file that --json names" end
-  if values.json and values.json == values.html then return "EINVAL: --json and --html are one file" end
-  return matrix_asked.contradiction(values)
-end
 
 -- The runs that were asked for and made, in their order.
 local function made_of(found, all)
@@ -154,16 +142,16 @@ end
 --- Runs the command.
 ---@return integer status
 function M.run(program, values)
-  local wrong = contradiction(values)
-  if wrong then return cli.usage(program, matrix_asked.plain(wrong)) end
+  local status = matrix_asked.objection(program, values)
+  if status then return status end
   local asked, message, code = what_is_asked(values)
-  if not asked then return fail(message, code) end
+  if not asked then return matrix_asked.fail("lab matrix", message, code) end
   local ok
   ok, message, code = try_all(values, asked)
   local made = made_of(asked.found, asked.all)
   if not ok then
     if #made > 0 then screen.tell(made) end
-    return fail(message, code ~= "EINVAL" and code or "EIO")
+    return matrix_asked.fail("lab matrix", message, code ~= "EINVAL" and code or "EIO")
   end
   screen.tell(made)
   for _, run in ipairs(made) do

@@ -70,9 +70,25 @@ function M.decode(text)
   if ok and type(value) == "table" then return plain(value) end
 end
 
+local run_fields = {
+  strategy = "string", message = "string", code = "string", remote = "string", text = "string", timeline = "string",
+  ms = "number", echo_ms = "number", tries = "number", examined = "table", report = "table",
+}
+
+-- What is shown of a run has to be of the type that it is said to be: anybody may have written the file.
 local function is_run(run)
-  return type(run) == "table" and type(run.from) == "string" and type(run.to) == "string"
-    and math.type(run.round) == "integer" and type(run.ok) == "boolean" and (not run.ok or type(run.ms) == "number")
+  if type(run) ~= "table" then return false end
+  for field, kind in pairs(run_fields) do
+    if run[field] ~= nil and type(run[field]) ~= kind then return false end
+  end
+  for _, side in pairs(run.examined or {}) do
+    if type(side) ~= "table" then return false end
+    for _, word in pairs(side) do
+      if type(word) ~= "string" and type(word) ~= "number" then return false end
+    end
+  end
+  return type(run.from) == "string" and type(run.to) == "string" and math.type(run.round) == "integer"
+    and type(run.ok) == "boolean" and (not run.ok or run.ms ~= nil)
 end
 
 local function same(one, other)

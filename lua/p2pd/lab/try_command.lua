@@ -5,6 +5,7 @@ local comparison = require "p2pd.lab.comparison"
 local grids = require "p2pd.lab.try_grids"
 local matrix_asked = require "p2pd.lab.matrix_asked"
 local matrix_pairs = require "p2pd.lab.matrix_pairs"
+local page = require "p2pd.lab.try_page"
 local results = require "p2pd.lab.matrix_results"
 local words = require "p2pd.lab.matrix_words"
 
@@ -18,15 +19,11 @@ local M = {
     { "--virtual", nil, "without labs, in virtual time: all pairs within seconds" },
     { "--json", "FILE", "write what comes of PIPELINE there, as `lab matrix` does" },
     { "--resume", nil, "go on with what is in that file" },
+    { "--html", "FILE", "write a page there with both grids, what differs, and all reports" },
   },
   operands = 1,
   epilogue = "Exit status: 0 nothing got worse, 1 something did, 2 usage.",
 }
-
-local function fail(message, code)
-  io.stderr:write(("p2pd-lua lab try: %s\n"):format(message))
-  return code == "EINVAL" and cli.USAGE or cli.FAILED
-end
 
 local function say(lines)
   io.stdout:write(table.concat(lines, "\n"), "\n")
@@ -34,11 +31,6 @@ local function say(lines)
 end
 
 -- What is asked for ---------------------------------------------------------------------------------------------------
-
-local function contradiction(values)
-  if values.resume and not values.json then return "EINVAL: --resume goes on with a file that --json names" end
-  return matrix_asked.contradiction(values)
-end
 
 -- One of the two: its pipeline, and what is known of it already.
 local function one_of(values, pipeline, path, resume)
@@ -120,28 +112,6 @@ local function runner_of(values)
   return require("p2pd.lab.matrix").run
 end
 
-local function try_all(values, two, left)
-  local mine, done = two[1], 0
-  local keeper = results.keeper(mine.path and { [mine.path] = function() return mine.found:json() end } or {})
-  local ok, message, code = keeper.save()
-  if not ok then return nil, message, code end
-  local _ <close> = setmetatable({}, { __close = keeper.save }) -- whatever ends this, what was found out is kept
-  ok, message, code = runner_of(values) {
-    runs = left, conditions = mine.conditions, jobs = values.jobs or #luv.cpu_info(), on_begin = function() end,
-    on_end = function(made, run)
-      done = done + 1
-      run.one.found:add(made)
-      if run.one == mine then keeper.changed() end
-      if not values.virtual then
-        say { ("[%d of %d] %s, %s: %s"):format(done, #left, run.one.name, words.pair(made), words.outcome(made)) }
-      end
-    end,
-  }
-  local kept, why, what = keeper.save()
-  if not ok then return nil, message, code end
-  return kept, why, what
-end
-
 local function made_of(found, pairs_asked)
   local made = {}
   for _, pair in ipairs(pairs_asked) do
@@ -150,17 +120,60 @@ local function made_of(found, pairs_asked)
   return made
 end
 
+-- What of both is written to files while it goes: `state` is how it goes.
+local function keeper_of(values, two, pairs_asked, state)
+  local makers = {}
+  if two[1].path then makers[two[1].path] = function() return two[1].found:json() end end
+  if values.html then
+    makers[values.html] = function()
+      for _, one in ipairs(two) do one.made = made_of(one.found, pairs_asked) end
+      return page.html(two, comparison.compare(two[1].found, two[2].found, pairs_asked),
+        matrix_pairs.kinds_in(pairs_asked), state.running > 0 and words.progress(state) or nil)
+    end
+  end
+  return results.keeper(makers)
+end
+
+local function try_all(values, two, pairs_asked, left)
+  local mine, state = two[1], { total = #left, done = 0, failed = 0, running = 0 }
+  local keeper = keeper_of(values, two, pairs_asked, state)
+  local ok, message, code = keeper.save()
+  if not ok then return nil, message, code end
+  local saved = false
+  local function leave()
+    if saved then return true end
+    saved, state.running = true, 0
+    return keeper.save()
+  end
+  local _ <close> = setmetatable({}, { __close = leave }) -- whatever ends this, what was found out is kept
+  ok, message, code = runner_of(values) {
+    runs = left, conditions = mine.conditions, jobs = values.jobs or #luv.cpu_info(),
+    on_begin = function() state.running = state.running + 1 end,
+    on_end = function(made, run)
+      state.running, state.done = state.running - 1, state.done + 1
+      run.one.found:add(made)
+      keeper.changed()
+      if not values.virtual then
+        say { ("[%d of %d] %s, %s: %s"):format(state.done, #left, run.one.name, words.pair(made), words.outcome(made)) }
+      end
+    end,
+  }
+  local kept, why, what = leave()
+  if not ok then return nil, message, code end
+  return kept, why, what
+end
+
 --- Runs the command.
 ---@return integer status
 function M.run(program, values)
-  local wrong = contradiction(values)
-  if wrong then return cli.usage(program, matrix_asked.plain(wrong)) end
+  local status = matrix_asked.objection(program, values)
+  if status then return status end
   local two, message, code = both(values)
-  if not two then return fail(message, code) end
+  if not two then return matrix_asked.fail("lab try", message, code) end
   local pairs_asked = pairs_of(values, two[2])
   local ok
-  ok, message, code = try_all(values, two, left_of(two, pairs_asked, values["repeat"] or 1))
-  if not ok then return fail(message, code ~= "EINVAL" and code or "EIO") end
+  ok, message, code = try_all(values, two, pairs_asked, left_of(two, pairs_asked, values["repeat"] or 1))
+  if not ok then return matrix_asked.fail("lab try", message, code ~= "EINVAL" and code or "EIO") end
   for _, one in ipairs(two) do one.made = made_of(one.found, pairs_asked) end
   local sorts = comparison.compare(two[1].found, two[2].found, pairs_asked)
   say(grids.lines(two, matrix_pairs.kinds_in(pairs_asked)))

@@ -1,5 +1,5 @@
--- Show the main job: two nodes, each a process of its own, meet through a broker and talk. They are on two computers of
--- a lab, behind a router each; where no lab can be had, on loopback.
+-- Show the main job: two nodes, each a process of its own, meet through a broker and talk.
+-- They are on two computers of a lab, behind a router each; where no lab can be had, on loopback.
 local cjson = require "cjson"
 local luv = require "luv"
 local cli = require "p2pd.cli"

@@ -86,7 +86,9 @@ function node:accept() end
 
 --- A short name for an address. Not there yet: ENOTSUP.
 ---@param name string
----@return nil, string message, "ENOTSUP" code
+---@return nil
+---@return string message
+---@return "ENOTSUP" code
 function node:nickname(name) end
 
 ---@class p2pd.BrokerState

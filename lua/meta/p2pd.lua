@@ -1,10 +1,9 @@
 ---@meta p2pd
--- Types of everything public. Nothing here runs: editors read these files (LuaCATS), `:help` prints them, and
--- spec/meta_spec.lua compares them with what is there at run time.
---
--- Times and durations are numbers in seconds. What can fail at run time returns nil, "ECODE: sentence", "ECODE"
--- (see :help errors); a wrong argument throws at the caller's line.
+-- `local p2pd = require "p2pd"`; in the REPL it is there already.
 
+--- The library: tasks, nodes, and the parts that go with them. Times and durations are numbers in seconds. What can
+--- fail at run time returns nil, "ECODE: sentence", "ECODE" (`:help errors`); a wrong argument throws at the caller's
+--- line.
 ---@class p2pd
 ---@field address p2pd.address the text that a node hands out so that others can reach it
 ---@field clock p2pd.clock what time it is, by servers on the network

@@ -4,8 +4,8 @@
 #   packages.sh PURPOSE...         installs what is missing, on Debian 12 and 13, Ubuntu 24.04 and their kin
 #   packages.sh --list PURPOSE...  only lists what is missing
 #
-# Purposes: build demo lab test bench fuzz. Whether a thing is there is asked of pkg-config, the compiler, Lua and the
-# PATH, not of the distribution, so that what was installed by hand counts. Exit status 1: something is missing still.
+# Purposes: build demo lab test bench fuzz docs. Whether a thing is there is asked of pkg-config, the compiler, Lua and
+# the PATH, not of the distribution, so that what was installed by hand counts. Exit status 1: something is missing still.
 #
 # mosquitto, coturn and chrony are services too, and their packages start them. The tests start their own, elsewhere, so
 # a service that this script brought is stopped and disabled again; one that was there before is left alone. Only chrony
@@ -49,6 +49,8 @@ test  | command clang                 | clang            | clang, the second com
 test  | command clang-format          | clang-format     | clang-format
 test  | command clang-tidy            | clang-tidy       | clang-tidy
 test bench | command openssl          | openssl          | the openssl program
+test docs | command lowdown           | lowdown          | lowdown, which makes HTML and manual pages of Markdown
+test  | command man                   | man-db           | man, which shows manual pages
 bench | command node                  | nodejs           | Node.js, to compare with
 bench | command socat                 | socat            | socat, to compare with
 fuzz  | command clang                 | clang            | clang

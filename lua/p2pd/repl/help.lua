@@ -1,97 +1,9 @@
 -- help: what :help prints. Functions and types come from the annotations in lua/meta, topics are the files of lua/doc.
+local annotations = require "p2pd.repl.annotations"
 local core = require "p2pd.core"
 local near = require "p2pd.repl.near"
 
 local M = {}
-
--- An entry: { name = "node:connect", class = "p2pd.Node" or nil, kind = "function", "class" or "alias",
--- signature = text, about = lines, params, returns, fields = {{name, type, text}…} }.
-
--- Splits "(fun(): ...)[] at least one" into the type and what is said of it: a type's spaces lie within brackets, or
--- beside "|", "," and ":".
-local function split_type(text)
-  local depth, place = 0, 1
-  while place <= #text do
-    local c = text:sub(place, place)
-    if c:match "[%(%[{<]" then
-      depth = depth + 1
-    elseif c:match "[%)%]}>]" then
-      depth = depth - 1
-    elseif c == '"' then
-      place = text:find('"', place + 1, true) or #text
-    elseif c == " " and depth <= 0 then
-      local before, after = text:sub(1, place - 1):match "[|,:]$", text:sub(place):match "^%s*[|]"
-      if not before and not after then return text:sub(1, place - 1), text:sub(place + 1) end
-    end
-    place = place + 1
-  end
-  return text, ""
-end
-
-local function new_block()
-  return { about = {}, params = {}, returns = {}, fields = {} }
-end
-
-local function read_tag(block, tag, rest)
-  if tag == "param" then
-    local name, described = rest:match "^(%S+)%s*(.*)$"
-    local type_text, about = split_type(described or "")
-    table.insert(block.params, { name or rest, type_text, about })
-  elseif tag == "return" then
-    for part in (rest .. ","):gmatch "%s*(.-)," do
-      -- several results on one line have a comma between them; one with a comma in its type stays whole
-      if part:find "[%(%[{<]" then
-        table.insert(block.returns, { "", split_type(rest) })
-        break
-      end
-      local type_text, about = split_type(part)
-      table.insert(block.returns, { "", type_text, about })
-    end
-  elseif tag == "field" then
-    local name, described = rest:match "^(%[.-%])%s+(.*)$"
-    if not name then name, described = rest:match "^(%S+)%s*(.*)$" end
-    local type_text, about = split_type(described or "")
-    table.insert(block.fields, { name or rest, type_text, about })
-  elseif tag == "class" or tag == "alias" then
-    block.kind = tag
-    block.name, block.base = rest:match "^([%w_%.]+)%s*(.*)$"
-  end
-end
-
-local function parse(text, entries)
-  local block, classes = new_block(), {}
-  local function finish()
-    if block.kind then
-      block.signature = block.signature or block.name
-      entries[#entries + 1] = block
-    end
-    block = new_block()
-  end
-  for line in (text .. "\n"):gmatch "([^\n]*)\n" do
-    local comment = line:match "^%-%-%-(.*)$"
-    local tag, rest = (comment or ""):match "^%s*@([%a_]+)%s*(.*)$"
-    local choice = (comment or ""):match "^%s*|%s*(.*)$"
-    local name, arguments = line:match "^function%s+([%w_%.:]+)%s*(%b())"
-    if tag then
-      if (tag == "class" or tag == "alias") and block.kind then finish() end
-      read_tag(block, tag, rest)
-    elseif choice then
-      local value, about = split_type(choice)
-      table.insert(block.fields, { value, "", about })
-    elseif comment then
-      table.insert(block.about, (comment:gsub("^ ", "")))
-    elseif name then
-      block.kind, block.name, block.signature = "function", name, name .. arguments
-      block.class = classes[name:match "^[%w_]+"]
-      finish()
-    else
-      local variable = line:match "^local%s+([%w_]+)%s*="
-      if variable and block.kind == "class" then classes[variable] = block.name end
-      finish()
-    end
-  end
-  finish()
-end
 
 local entries
 
@@ -99,7 +11,9 @@ local function all()
   if not entries then
     entries = {}
     for _, path in ipairs(core.source.list()) do
-      if path:match "^lua/meta/.*%.lua$" then parse(core.source.text(path), entries) end
+      if path:match "^lua/meta/.*%.lua$" then
+        for _, entry in ipairs((annotations.parse(core.source.text(path)))) do entries[#entries + 1] = entry end
+      end
     end
   end
   return entries
@@ -138,7 +52,10 @@ function M.fields(class)
   local found = {}
   for _, entry in ipairs(all()) do
     if entry.kind == "class" and entry.name == class then
-      for _, item in ipairs(entry.fields) do found[item[1]:gsub("%?$", "")] = true end
+      for _, item in ipairs(entry.fields) do
+        local name = item.name:match "^[%a_][%w_]*"
+        if name then found[name] = true end
+      end
     elseif entry.class == class then
       found[entry.name:match "[%w_]+$"] = true
     end
@@ -179,15 +96,18 @@ local function add_items(lines, title, items, paint)
   lines[#lines + 1] = ""
   lines[#lines + 1] = paint("faint", title)
   local width = 0
-  for _, item in ipairs(items) do width = math.max(width, #item[1]) end
+  for _, item in ipairs(items) do width = math.max(width, #item.name) end
   for _, item in ipairs(items) do
-    local left = item[1] == "" and item[2] or ("%-" .. width .. "s  %s"):format(item[1], item[2])
-    lines[#lines + 1] = ("  %s  %s"):format(left, paint("faint", item[3])):gsub("%s+$", "")
+    local left = item.name == "" and item.type or ("%-" .. width .. "s  %s"):format(item.name, item.type)
+    lines[#lines + 1] = ("  %s  %s"):format(left, paint("faint", item.text)):gsub("%s+$", "")
   end
 end
 
 local function describe(entry, paint, width)
-  local head = entry.kind == "function" and entry.signature or entry.kind .. " " .. entry.name .. (entry.base or "")
+  local head = entry.signature or entry.kind .. " " .. entry.name
+  if not entry.signature and entry.base ~= "" then
+    head = head .. (entry.kind == "class" and ": " or " ") .. entry.base
+  end
   local lines = { paint("strong", head) }
   if entry.class then lines[1] = lines[1] .. paint("faint", "  of " .. entry.class) end
   for _, line in ipairs(fill(entry.about, width)) do lines[#lines + 1] = line end
@@ -197,7 +117,9 @@ local function describe(entry, paint, width)
   if entry.kind == "class" then
     local methods = {}
     for _, other in ipairs(all()) do
-      if other.class == entry.name then methods[#methods + 1] = { other.signature, "", first_sentence(other) } end
+      if other.class == entry.name then
+        methods[#methods + 1] = { name = other.signature, type = "", text = first_sentence(other) }
+      end
     end
     add_items(lines, "functions", methods, paint)
   end

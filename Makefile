@@ -86,15 +86,23 @@ matrix: ## try every pair of NATs in labs, thrice, and judge that (an hour; made
 	  status=$$?; [ $$status -le 1 ] || exit $$status; \
 	done; $(BUILD)/p2pd-lua spec/support/referee.lua $$place/drop.json $$place/reset.json $$place/noisy.json
 
-docs: ## make the API's reference from lua/meta, in BUILD/docs
-	$(call run,spec/support/reference.lua)
+docs: ## make guide and reference as HTML, and the manual pages, in BUILD/docs
+	@sh spec/support/packages.sh build docs
+	$(Q)$(MAKE) --no-print-directory all
+	$(call run,docs/make.lua)
 
-install: all ## put the program, the library, README, guide and types below PREFIX (/usr/local)
+# Manual pages where there is what makes them: who only installs need not have it.
+install: all ## put the program, the library, manual pages, README, guide and types below PREFIX (/usr/local)
 	$(Q)install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/lua/5.4 $(addprefix share/doc/p2pd-lua/lua/,doc meta))
 	$(Q)install -m 755 $(BUILD)/p2pd-lua $(DESTDIR)$(PREFIX)/bin/
 	$(Q)install -m 644 $(BUILD)/p2pd.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
 	$(Q)install -m 644 $(wildcard README.md LICENSE) $(DESTDIR)$(PREFIX)/share/doc/p2pd-lua/
 	$(Q)for d in doc meta; do install -m 644 lua/$$d/* $(DESTDIR)$(PREFIX)/share/doc/p2pd-lua/lua/$$d/; done
+	$(Q)if sh spec/support/packages.sh --list docs > /dev/null; then $(LUA) docs/make.lua --build $(BUILD) > /dev/null && \
+	  install -d $(addprefix $(DESTDIR)$(PREFIX)/share/man/,man1 man3) && \
+	  install -m 644 $(BUILD)/docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/ && \
+	  install -m 644 $(BUILD)/docs/man/*.3lua $(DESTDIR)$(PREFIX)/share/man/man3/; \
+	else echo "The manual pages are left out: lowdown, which makes them, is not there."; fi
 	@echo "p2pd-lua $(VERSION) is in $(DESTDIR)$(PREFIX)"
 
 compile_commands.json: Makefile $(C_FILES) ## tell editors and clang-tidy how each file is compiled
@@ -105,8 +113,8 @@ compile_commands.json: Makefile $(C_FILES) ## tell editors and clang-tidy how ea
 clean: ## remove what was built
 	$(Q)rm -rf $(BUILD) compile_commands.json
 
-packages: ## install all that building, demo, tests and bench need
-	@sh spec/support/packages.sh build demo lab test bench fuzz
+packages: ## install all that any of these needs
+	@sh spec/support/packages.sh build demo lab test bench fuzz docs
 
 help: ## list the targets
 	@sed -n 's/^\([a-z_.]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 24

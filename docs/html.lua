@@ -59,8 +59,8 @@ end
 -- A heading's anchor: the name that it shows, or its words.
 local function anchor_of(inner)
   local text = M.text(inner)
-  if inner:find "^<code>" then return text:match "^[^(]+" end
-  return names.slug(text)
+  local name = inner:find "^<code>" and text:match "^[^%s(]+%f[%z(]"
+  return name or names.slug(text)
 end
 
 local elements = {}
@@ -71,8 +71,7 @@ for level = 1, 6 do
     assert(not self.anchors[anchor], "two headings of one page have the anchor " .. anchor)
     self.anchors[anchor] = true
     self.heading = anchor
-    self.headings[#self.headings + 1] = { level = level, anchor = anchor, text = inner:match "^<code>" and anchor or
-      M.text(inner) }
+    self.headings[#self.headings + 1] = { level = level, anchor = anchor, text = M.text(inner):match "^[^(]+" }
     return ('<h%d id="%s">%s<a class="anchor" href="#%s" aria-label="link to this place">#</a></h%d>'):format(level,
       M.escape(anchor), inner, M.escape(anchor), level)
   end

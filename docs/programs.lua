@@ -22,12 +22,12 @@ local function add_list(out, lines)
   end
 end
 
+-- "Exit status:" begins a paragraph; what stands apart at the end of a line is typed.
 local function add_text(out, lines)
-  for _, line in ipairs(lines) do
-    local words, command = line:match "^(%S.-:)  (%S.*)$"
-    if line:find "^Exit status:" then out[#out + 1] = "" end
-    out[#out + 1] = words and ("%s %s"):format(prose(words), code(command)) or prose(line)
-  end
+  local text = prose(table.concat(lines, "\n")):gsub("\nExit status:", "\n\nExit status:")
+  out[#out + 1] = text:gsub("%f[^\n%z](%S[^\n]-:)  (%S[^\n]*)", function(words, command)
+    return ("%s %s"):format(words, code((command:gsub("\\(%p)", "%1"))))
+  end)
 end
 
 local function add_usage(out, lines)

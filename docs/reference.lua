@@ -12,16 +12,21 @@ end
 
 -- Lines of text, of which those that are indented are code.
 local function add_lines(out, lines)
-  local indented = false
-  for _, line in ipairs(lines) do
-    local inside = line:find "^%s%s" ~= nil
-    if inside ~= indented and line ~= "" then
-      add(out, "")
-      indented = inside
-    end
-    add(out, inside and "  " .. line or prose(line))
+  local text = {}
+  local function finish()
+    if #text > 0 then add(out, prose(table.concat(text, "\n")), "") end
+    text = {}
   end
-  add(out, "")
+  for place, line in ipairs(lines) do
+    if line:find "^%s%s" then
+      finish()
+      add(out, "  " .. line)
+      if not (lines[place + 1] or ""):find "^%s%s" then add(out, "") end
+    else
+      text[#text + 1] = line
+    end
+  end
+  finish()
 end
 
 local function item_line(name, item)

@@ -1,12 +1,13 @@
--- xml: whether a text is well-formed XML, as far as pictures go: no DTD, no CDATA, no processing instructions.
+-- xml: whether a text is well-formed XML, as far as pictures and our own pages go: no DTD, no CDATA, no processing instructions.
 local M = {}
 
-local ENTITIES = { amp = "&", lt = "<", gt = ">", quot = '"', ["#39"] = "'" }
+local ENTITIES = { amp = "&", lt = "<", gt = ">", quot = '"' }
 
 local function text_of(raw)
   assert(not raw:find "[<>]", "a bare angle bracket: " .. raw)
   return (raw:gsub("&([^;&]*);?", function(name)
-    return assert(ENTITIES[name], "no entity: &" .. name)
+    local number = math.tointeger(tonumber(name:match "^#(%d+)$"))
+    return number and utf8.char(number) or assert(ENTITIES[name], "no entity: &" .. name)
   end))
 end
 
@@ -18,6 +19,13 @@ local function attributes_of(raw)
     found[name], place = text_of(value), after
   end
   return found
+end
+
+--- All that a reader sees of it, in its order.
+---@param text string that `elements` takes
+---@return string
+function M.text(text)
+  return text_of((text:gsub("<[^<>]*>", "")))
 end
 
 --- Its elements in a row, each with name, attributes, depth, text (of its own, entities resolved); throws at the first

@@ -99,7 +99,9 @@ teardown(function() processes.remove(folder) end)
 describe("make docs", function()
   it("has a page for each chapter of the guide, each module and the programs, and an index that leads there", function()
     local expected = { ["index.html"] = true, ["programs.html"] = true }
-    for _, path in ipairs(processes.find("lua/doc", "%.md$")) do expected[path:match "([%w_]+)%.md$" .. ".html"] = true end
+    for _, path in ipairs(processes.find("lua/doc", "%.md$")) do
+      expected[path:match "([%w_]+)%.md$" .. ".html"] = true
+    end
     each_module(function(_, module) expected[module .. ".html"] = true end)
     local there, linked = {}, { ["index.html"] = true }
     for name in pairs(pages) do there[name] = true end

@@ -1,29 +1,16 @@
 -- meta: what is public is documented, what is documented is there, and what the texts say about the code holds.
 local p2pd = require "p2pd"
+local annotations = require "p2pd.repl.annotations"
 local core = require "p2pd.core"
 local luv = require "luv"
-local context = require "p2pd.context"
 local report = require "p2pd.report"
-local labs = require "spec.support.lab"
+local contexts = require "spec.support.contexts"
+local processes = require "spec.support.processes"
 local run = require "spec.support.run"
 
 local BUILD = os.getenv "P2PD_BUILD" or "build"
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "a"
-  file:close()
-  return text
-end
-
-local function files(folder, pattern)
-  local found = {}
-  for name in luv.fs_scandir_next, assert(luv.fs_scandir(folder)) do
-    if name:find(pattern) then found[#found + 1] = folder .. "/" .. name end
-  end
-  table.sort(found)
-  return found
-end
+local read = processes.read
 
 local function keys(map)
   local list = {}
@@ -34,18 +21,26 @@ end
 
 -- lua/meta --------------------------------------------------------------------------------------------------------
 
--- Each documented function, by the name of its table and its own: parameters, and the comment directly above.
+-- All that is described, with the path of each.
+local function entries()
+  local all = {}
+  for _, path in ipairs(processes.find("lua/meta", "%.lua$")) do
+    for _, entry in ipairs((annotations.parse(read(path)))) do
+      entry.path = path
+      all[#all + 1] = entry
+    end
+  end
+  return all
+end
+
+-- Each documented function, by the name of its table and its own.
 local function documented()
   local names = {}
-  for _, path in ipairs(files("lua/meta", "%.lua$")) do
-    local comment = {}
-    for line in read(path):gmatch "[^\n]*" do
-      local owner, name, parameters = line:match "^function ([%w_]+)[.:]([%w_]+)%((.*)%) end$"
-      if owner then
-        names[owner] = names[owner] or {}
-        names[owner][name] = { parameters = parameters, comment = table.concat(comment, "\n"), path = path }
-      end
-      if line:find "^%-%-%-" then comment[#comment + 1] = line else comment = {} end
+  for _, entry in ipairs(entries()) do
+    local owner, name = entry.name:match "^([%w_]+)[.:]([%w_]+)$"
+    if entry.kind == "function" then
+      names[owner] = names[owner] or {}
+      names[owner][name] = entry
     end
   end
   return names
@@ -54,14 +49,9 @@ end
 -- The fields of a documented class, a set.
 local function fields(class)
   local found = {}
-  for _, path in ipairs(files("lua/meta", "%.lua$")) do
-    local inside = false
-    for line in read(path):gmatch "[^\n]*" do
-      local opened = line:match "^%-%-%-@class ([%w_.]+)"
-      if opened then inside = opened == class end
-      if not line:find "^%-%-%-" then inside = false end
-      local field = inside and line:match "^%-%-%-@field ([%w_]+)"
-      if field then found[field] = true end
+  for _, entry in ipairs(entries()) do
+    for _, item in ipairs(entry.name == class and entry.fields or {}) do
+      found[item.name:match "^[%w_]+" or item.name] = true
     end
   end
   return found
@@ -83,45 +73,6 @@ local internal = {
     "burst", "dial", "enter", "events", "failure", "finish", "hide", "leave", "note", "plan", "signal",
   },
 }
-
-local nothing = function() return nil, "ENOTSUP: not here", "ENOTSUP" end
-local no_means = {
-  dial = nothing, send = nothing, request = nothing, reply = nothing,
-  prefixes = function() return {} end, loopback_only = function() return true end,
-  expect = function() return { wait = nothing, close = function() end } end,
-  converse = function() return { receive = nothing, close = function() end } end,
-  puncher = function() return { close = function() end } end,
-  relay = function() return { close = function() end } end,
-}
-
-local function new_context(role, means, ip)
-  ip = ip or "30.0.2.7"
-  local entry = { external = ip, internal = ip, port = 1, nat = "open", delta = "na" }
-  local address = { signal = { 0 }, ipv4 = { entry }, ipv6 = {}, node_id = "peer", machine_id = "machine" }
-  local own = { signal = {}, ipv4 = {}, ipv6 = {}, node_id = "own", machine_id = "another" }
-  return context.new {
-    peer = address, own = own, role = role, report = report.new(),
-    means = setmetatable(means or {}, { __index = no_means }),
-  }
-end
-
-local function remove(folder)
-  for name, kind in luv.fs_scandir_next, assert(luv.fs_scandir(folder)) do
-    local path = folder .. "/" .. name
-    if kind == "directory" then remove(path) else os.remove(path) end
-  end
-  luv.fs_rmdir(folder)
-end
-
-local function with_folder(f)
-  local folder = assert(luv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/p2pd-meta-XXXXXX"))
-  local guard <close> = setmetatable({}, { -- luacheck: ignore
-    __close = function()
-      remove(folder)
-    end,
-  })
-  return f(folder)
-end
 
 local function new_node(folder)
   return assert(p2pd.node {
@@ -154,8 +105,8 @@ local function at_run_time()
       found.puncher = getmetatable(assert(ctx:puncher { ip = "30.0.2.7" })).__index
       found.relay = getmetatable(assert(ctx:relay())).__index
     end,
-  }, new_context "connect")
-  with_folder(function(folder)
+  }, contexts.new "connect")
+  processes.with_folder(function(folder)
     local node <close> = new_node(folder)
     found.node = getmetatable(node).__index
   end)
@@ -180,10 +131,11 @@ describe("lua/meta", function()
     for owner, functions in pairs(documented()) do
       for name, about in pairs(functions) do
         local where = ("%s: %s.%s"):format(about.path, owner, name)
-        assert(about.comment:find "^%-%-%- ?%u", where .. " does not say what it does")
+        assert((about.about[1] or ""):find "^%u", where .. " does not say what it does")
         local expected, found = {}, {}
-        for parameter in about.parameters:gmatch "[%w_.]+" do expected[#expected + 1] = parameter end
-        for parameter in about.comment:gmatch "@param ([%w_.]+)" do found[#found + 1] = parameter end
+        local inside = about.signature:match "%((.*)%)$"
+        for parameter in inside:gmatch "[%w_.]+" do expected[#expected + 1] = parameter end
+        for i, item in ipairs(about.params) do found[i] = item.name:gsub("%?$", "") end
         assert.same(expected, found, where)
       end
     end
@@ -195,15 +147,14 @@ describe("lua/meta", function()
     for owner, functions in pairs(documented()) do
       for name, about in pairs(functions) do
         local text = assert(help.about(owner .. "." .. name, plain, 10000))
-        local first = about.comment:match "^%-%-%- ?([^\n]+)"
-        assert(text:find(first, 1, true), ("%s.%s: %s"):format(owner, name, text))
+        assert(text:find(about.about[1], 1, true), ("%s.%s: %s"):format(owner, name, text))
       end
     end
-    for _, path in ipairs(files("lua/doc", "%.md$")) do assert(help.about(path:match "(%w+)%.md$", plain, 80)) end
+    for _, path in ipairs(processes.find("lua/doc", "%.md$")) do assert(help.about(path:match "(%w+)%.md$", plain, 80)) end
   end)
 
   it("is Lua that loads", function()
-    for _, path in ipairs(files("lua/meta", "%.lua$")) do
+    for _, path in ipairs(processes.find("lua/meta", "%.lua$")) do
       assert(loadfile(path))
       assert(read(path):find "^%-%-%-@meta p2pd", path)
     end
@@ -251,15 +202,8 @@ end)
 
 -- Texts -----------------------------------------------------------------------------------------------------------
 
-local texts = files("lua/doc", "%.md$")
+local texts = processes.find("lua/doc", "%.md$")
 table.insert(texts, "README.md")
-
--- The fenced blocks of a language, in their order.
-local function blocks(path, language)
-  local found = {}
-  for block in ("\n" .. read(path)):gmatch("\n```" .. language .. "\n(.-)\n```") do found[#found + 1] = block end
-  return found
-end
 
 local function define(path, name)
   local text = read(path):gsub("\\\n", " ")
@@ -282,23 +226,6 @@ local function output_of(command)
   local stream = assert(io.popen(command .. " 2>&1"))
   local text = stream:read "a"
   return text, select(3, stream:close())
-end
-
-local function write(path, text)
-  local file = assert(io.open(path, "w"))
-  file:write(text)
-  file:close()
-end
-
--- Runs a command in the folder as a user's who has no servers in his settings; its libraries are those of the build.
-local function run_quietly(folder, command)
-  local settings = folder .. "/p2pd-lua/settings.lua"
-  luv.fs_mkdir(folder .. "/p2pd-lua", 448) -- 0700
-  write(settings, "return { mqtt = {}, stun = {}, turn = {}, ntp = {} }")
-  luv.fs_chmod(settings, 384) -- 0600
-  local variables = ("-u P2PD_LUA XDG_CONFIG_HOME='%s' XDG_DATA_HOME='%s' LUA_CPATH='%s/?.so;;'"):format(folder, folder,
-    luv.fs_realpath(BUILD))
-  return output_of(("cd '%s' && env %s timeout 20 %s"):format(folder, variables, command))
 end
 
 describe("the guide and the README", function()
@@ -432,37 +359,6 @@ describe("the guide and the README", function()
 end)
 
 describe("the README", function()
-  it("has a script of ten lines that works", function()
-    local script = blocks("README.md", "lua")[1]
-    local lines = 0
-    for _ in script:gmatch "[^\n]+" do lines = lines + 1 end
-    assert.equal(10, lines)
-    with_folder(function(folder)
-      write(folder .. "/hello.lua", script)
-      local text, status = run_quietly(folder, ("'%s' hello.lua"):format(program))
-      assert(text:find "direct%s+%S+:%d+%s+hello %w+\n$", text)
-      assert.equal(0, status, text)
-    end)
-  end)
-
-  it("shows a session as the demo prints it", function()
-    -- Without what differs from run to run; so do the order of packets that cross, and whether one comes in yet.
-    local function shape(text)
-      local packets = {}
-      text = text:gsub("(demo:   )[-+x] (%w+)[^\n]*", "%1%2"):gsub("%-[%w]+%-%x+\n", "-ID\n"):gsub("[%d.]+", "0")
-      text = text:gsub("demo:   0 (%w+ %w+ tcp) 0:0 > 0:0 S[^\n]*\n", function(packet)
-        packets[#packets + 1] = packet
-        return ""
-      end)
-      table.sort(packets)
-      return text .. table.concat(packets, "\n")
-    end
-    local shown = read("README.md"):match "\n%$ p2pd%-lua demo\n(.-)\n```"
-    local text, status = output_of(("timeout 60 '%s' demo </dev/null"):format(program))
-    assert.equal(0, status, text)
-    assert.equal(shape(shown .. "\n"), shape(text))
-  end)
-
   it("lists the options of the built-in programs", function()
     local programs, listed, there = { "listen", "connect", "netcheck", "demo", "strategies" }, {}, {}
     for option, of in read("README.md"):gmatch "\n| `(%-%-[%w-]+)[^`]*` | ([%w, ]+) |" do
@@ -501,228 +397,4 @@ describe("the README", function()
     end
     assert.equal(#keys(owners), rows)
   end)
-end)
-
--- Each block of Lua in README and guide is a chunk that runs, given what the text around it takes for granted.
-describe("the blocks of Lua", function()
-  -- What a text takes for granted: p2pd, a node and the address of another one, which greets, and the reader's own
-  -- things. Nodes are on loopback and have keys of their own; naps are short.
-  local function stage(folder)
-    local opened, count = {}, 0
-    local function keep(thing, ...)
-      if thing then opened[#opened + 1] = thing end
-      return thing, ...
-    end
-    local here = setmetatable({}, { __index = p2pd })
-    function here.sleep(seconds) p2pd.sleep(math.min(seconds, 0.02)) end
-    function here.node(options)
-      local own = { settings = { mqtt = {}, stun = {}, turn = {}, ntp = {} }, bind = "127.0.0.1" }
-      for key, value in pairs(options or {}) do own[key] = value end
-      count = count + 1
-      own.key = ("%s/%d.pem"):format(folder, count)
-      local node, message, code = p2pd.node(own)
-      if not node then return nil, message, code end
-      local connect = node.connect
-      function node:connect(...) return keep(connect(self, ...)) end
-      return keep(node)
-    end
-    local greeter = here.node()
-    p2pd.spawn(function()
-      for pipe in greeter:accept() do
-        pipe:send "hello\n"
-        pipe:close()
-      end
-    end)
-    local said, address = {}, greeter:address()
-    local function idle() end
-    return setmetatable({
-      p2pd = here, node = here.node { listen = false }, address = address, addresses = { address }, home = address,
-      office = address, greet = idle, serve = idle, work = idle, try_later = idle,
-      require = function(name) return name == "p2pd" and here or require(name) end,
-      print = function(...)
-        local words = table.pack(...)
-        for i = 1, words.n do words[i] = tostring(words[i]) end
-        said[#said + 1] = table.concat(words, " ")
-      end,
-    }, {
-      __index = _G,
-      __close = function()
-        for i = #opened, 1, -1 do opened[i]:close() end
-      end,
-    }), said
-  end
-
-  -- What a block that returns something returns: a strategy, a pipeline that connects, or settings.
-  local function judge(value, env)
-    assert.equal("table", type(value))
-    if not value.name then return assert(p2pd.settings.from(value)) end
-    assert(context.check(value))
-    if value.children then assert(env.node:connect(env.address, { pipeline = value })) end
-  end
-
-  local function run_here(block, name)
-    with_folder(function(folder)
-      local back <close> = setmetatable({ folder = luv.cwd() }, { -- luacheck: ignore
-        __close = function(self) luv.chdir(self.folder) end,
-      })
-      for _, other in ipairs(blocks("lua/doc/strategies.md", "lua")) do
-        local file = other:match "^%-%- (%l+%.lua)\n"
-        if file then write(folder .. "/" .. file, other) end
-      end
-      luv.chdir(folder)
-      local env <close>, said = stage(folder)
-      local value = assert(load(block, "=" .. name, "t", env))()
-      if value ~= nil then judge(value, env) end
-      local connect = rawget(env, "connect") -- one end of a strategy, without what is around it
-      if connect then
-        local dialed, pipe = nil, { close = function() end }
-        local ctx = new_context("connect", { dial = function(options) dialed = options return pipe end }, "8.8.8.8")
-        assert.equal(pipe, p2pd.pipeline.run(connect, ctx))
-        assert(dialed)
-      end
-      for words in block:gmatch "print(%b()%s*%-%->[^\n]+)" do
-        assert.equal(words:match "%-%->%s*(.+)$", table.remove(said, 1), name)
-      end
-    end)
-  end
-
-  -- Those that are whole programs, by what they say of themselves.
-  local function run_alone(command, status)
-    return function(block)
-      with_folder(function(folder)
-        write(folder .. "/it_spec.lua", block)
-        local text, ended = run_quietly(folder, command .. " it_spec.lua")
-        assert.equal(status, ended, text)
-        for words in block:gmatch "print%b()%s*%-%->%s*([^\n]+)" do assert.equal(words .. "\n", text) end
-      end)
-    end
-  end
-
-  local obstacle = labs.obstacle(labs.users()[1])
-  local ways = {
-    { "%f[%w]describe%(", run_alone("busted --lua=lua5.4", 0) },
-    { "%f[%w]p2pd%.run%(", run_alone("lua5.4", 0) },
-    { "%f[%w]lab%.up%(", not obstacle and run_alone(("'%s'"):format(program), 0) or function()
-      pending("no namespaces here: " .. obstacle)
-    end },
-  }
-
-  for _, path in ipairs(texts) do
-    for place, block in ipairs(blocks(path, "lua")) do
-      local name = ("%s, block %d"):format(path, place)
-      local way
-      for _, each in ipairs(ways) do
-        if not way and block:find(each[1]) then way = each[2] end
-      end
-      it("run: " .. name, way and function() way(block) end or run(function() run_here(block, name) end))
-    end
-  end
-end)
-
-describe("the guide's examples", function()
-  local function loaded(text, name, ...)
-    return assert(load(text, "=" .. name, "t", setmetatable(..., { __index = _G })))
-  end
-
-  it("of tasks do what they say", run(function()
-    local said, printed = {}, {}
-    local block = blocks("lua/doc/tasks.md", "lua")[1]
-    for line in block:gmatch "%-%->%s*([^\n]+)" do said[#said + 1] = line end
-    loaded(block, "tasks.md", { print = function(...) printed[#printed + 1] = table.concat({ ... }, " ") end })()
-    assert.same({ "hello world" }, said)
-    assert.same(said, printed)
-  end))
-
-  it("of strategies work: ask.lua asks, dials what it was told, and answers", run(function()
-    local ask = loaded(blocks("lua/doc/strategies.md", "lua")[1], "ask.lua", {})()
-    assert(context.check(ask))
-    local here = "0-[1,0,30.0.2.7,30.0.2.7,4242,1,1,0]-0-someone-somewhere"
-    local dialed, pipe = nil, { close = function() end }
-    local ctx = new_context("connect", {
-      request = function(fields_) return { kind = fields_.kind, from = here } end,
-      dial = function(options) dialed = options return pipe end,
-    })
-    assert.equal(pipe, p2pd.pipeline.run(ask, ctx))
-    assert.equal("30.0.2.7", dialed.ip)
-    assert.equal(4242, dialed.port)
-    local answered
-    ctx = new_context("respond", {
-      reply = function(message, fields_) answered = { message, fields_.kind } return 1 end,
-    })
-    local message = { kind = "ask", id = ("0"):rep(32), from = here }
-    p2pd.pipeline.respond(ask, ctx, message)
-    assert.same({ message }, answered)
-  end))
-
-  it("of conversations work: meet.lua fires at the port that it was told, and again if that was in vain", run(function()
-    local meet
-    for _, block in ipairs(blocks("lua/doc/strategies.md", "lua")) do
-      if block:find "^%-%- meet%.lua" then meet = loaded(block, "meet.lua", {})() end
-    end
-    assert(context.check(meet))
-    local there = { ip = "30.0.2.7", nat = "port-restricted", delta = "random", value = 0, ports = { 5000 } }
-    local pipe = { close = function() end }
-    local asked, answered = {}, {}
-    -- The second burst comes through.
-    local function try(role, ...)
-      local fired, heard, opened = {}, 0, false
-      local ctx = new_context(role, {
-        facts = function() return { nat = "port-restricted", delta = "random", value = 0 } end,
-        hold = function()
-          return { external_ip = "30.0.2.7", external_port = 6000, local_port = 4000, close = function() end }
-        end,
-        puncher = function()
-          return {
-            listen = function(_, port) return port end,
-            fire = function(_, shots)
-              fired[#fired + 1] = ("%d > %d"):format(shots[1].local_port, shots[1].remote_port)
-            end,
-            wait = function()
-              if #fired < 2 then return nil, "ECANCELED: nothing is under way", "ECANCELED" end
-              if opened then p2pd.sleep(60) end
-              opened = true
-              return {}
-            end,
-            close = function() end,
-          }
-        end,
-        adopt = function() return pipe end,
-        send = function() return 1 end,
-        request = function(fields_) asked[#asked + 1] = fields_.side.ports[1] return { side = there } end,
-        reply = function(_, fields_) answered[#answered + 1] = fields_.side.ports[1] return 1 end,
-        converse = function()
-          return {
-            receive = function()
-              heard = heard + 1
-              if role == "respond" and heard == 1 then return { try = 2, side = there } end
-              return nil, "ETIMEDOUT: nothing was said", "ETIMEDOUT"
-            end,
-            close = function() end,
-          }
-        end,
-      })
-      assert.equal(pipe, p2pd.pipeline[role == "connect" and "run" or "respond"](meet, ctx, ...))
-      assert.same({ "4000 > 5000", "4000 > 5000" }, fired)
-    end
-    try "connect"
-    try("respond", { kind = "meet", id = ("0"):rep(32), try = 1, side = there })
-    assert.same({ { 6000, 6000 }, { 6000, 6000 } }, { asked, answered })
-  end))
-
-  it("of pipelines are pipelines", run(function()
-    local found = blocks("lua/doc/strategies.md", "lua")
-    local whole, shuffled = nil, nil
-    for _, block in ipairs(found) do
-      if block:find "^local p2pd.*\nreturn seq" then whole = loaded(block, "pipeline", {})() end
-      if block:find "local function shuffled" then shuffled = loaded(block .. "\nreturn shuffled", "shuffled", {})() end
-    end
-    assert(context.check(whole))
-    assert(context.check(p2pd.pipeline.restrict(whole, { "reverse" })))
-    local tried = 0
-    local fails = { name = "fails", connect = function() tried = tried + 1 return nil, "EIO: no", "EIO" end }
-    local pipe, _, code = p2pd.pipeline.run(shuffled { fails, fails, fails }, new_context "connect")
-    assert.is_nil(pipe)
-    assert.equal("EIO", code)
-    assert.equal(3, tried)
-  end))
 end)

@@ -193,6 +193,13 @@ function M.remove(path)
   luv.fs_rmdir(path)
 end
 
+--- Runs a function with a folder that is removed after it.
+function M.with_folder(f)
+  local folder = M.new_folder()
+  local guard <close> = setmetatable({}, { __close = function() M.remove(folder) end }) -- luacheck: ignore
+  return f(folder)
+end
+
 function M.absolute(path)
   return path:sub(1, 1) == "/" and path or luv.cwd() .. "/" .. path
 end

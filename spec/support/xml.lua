@@ -1,4 +1,4 @@
--- xml: whether a text is well-formed XML, as far as pictures and our own pages go: no DTD, no CDATA, no processing instructions.
+-- xml: whether a text is well-formed XML, as far as our pictures and pages go: no DTD, CDATA, processing instructions.
 local M = {}
 
 local ENTITIES = { amp = "&", lt = "<", gt = ">", quot = '"' }

@@ -150,7 +150,9 @@ describe("lua/meta", function()
         assert(text:find(about.about[1], 1, true), ("%s.%s: %s"):format(owner, name, text))
       end
     end
-    for _, path in ipairs(processes.find("lua/doc", "%.md$")) do assert(help.about(path:match "(%w+)%.md$", plain, 80)) end
+    for _, path in ipairs(processes.find("lua/doc", "%.md$")) do
+      assert(help.about(path:match "(%w+)%.md$", plain, 80))
+    end
   end)
 
   it("is Lua that loads", function()

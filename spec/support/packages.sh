@@ -50,7 +50,7 @@ test  | command clang-format          | clang-format     | clang-format
 test  | command clang-tidy            | clang-tidy       | clang-tidy
 test bench | command openssl          | openssl          | the openssl program
 test docs | command lowdown           | lowdown          | lowdown, which makes HTML and manual pages of Markdown
-test  | command man                   | man-db           | man, which shows manual pages
+test  | command mandoc                | mandoc           | mandoc, which shows and judges manual pages
 bench | command node                  | nodejs           | Node.js, to compare with
 bench | command socat                 | socat            | socat, to compare with
 fuzz  | command clang                 | clang            | clang

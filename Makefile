@@ -24,12 +24,12 @@ LINK    = $(CC) $(CFLAGS) $(SANITIZE) $(LDFLAGS) -o $@
 # The program alone edits lines, reads arguments, catches signals and blocks; all else is the library's too.
 PROGRAM  = bindings/main.c bindings/interrupt.c bindings/line.c bindings/portmap.c bindings/terminal.c
 CORE     = $(sort $(wildcard core/*.c))
-BINDINGS = $(filter-out $(PROGRAM),$(sort $(wildcard bindings/*.c)))
+BINDINGS = $(filter-out $(PROGRAM) bindings/compile.c,$(sort $(wildcard bindings/*.c)))
 C_TESTS  = $(sort $(wildcard spec/c/test_*.c))
 FUZZERS  = $(sort $(wildcard spec/fuzz/fuzz_*.c))
 BENCHES  = $(sort $(wildcard spec/bench/*.c))
 SUPPORT  = $(sort $(wildcard spec/support/*.c))
-C_FILES  = $(CORE) $(PROGRAM) $(BINDINGS) $(C_TESTS) $(wildcard spec/fuzz/*.c) $(BENCHES) $(SUPPORT)
+C_FILES  = $(CORE) $(PROGRAM) bindings/compile.c $(BINDINGS) $(C_TESTS) $(wildcard spec/fuzz/*.c) $(BENCHES) $(SUPPORT)
 # What nodes load lies together: of the rest no page comes into memory.
 LOADED   = $(sort $(wildcard lua/p2pd/*.lua lua/p2pd/context/*.lua lua/p2pd/pipeline/*.lua lua/p2pd/strategies/*.lua))
 EMBEDDED = $(LOADED) $(filter-out $(LOADED),$(sort $(shell find lua scripts -name '*.lua' -o -name '*.md')))
@@ -144,14 +144,25 @@ $(BUILD)/flags:
 	@sh spec/support/packages.sh --list build
 	@mkdir -p $(@D) && printf '%s\n' '$(FLAGS)' > $@
 
-# The Lua files, carried inside of the program: a list for the assembler to include.
-$(BUILD)/bindings/source.o: $(BUILD)/embedded.inc $(EMBEDDED)
-ifneq ($(EMBEDDED),$(shell sed 's/.*"\(.*\)".*/\1/' $(BUILD)/embedded.inc 2>/dev/null))
+# The Lua files, carried inside of the program, as text and compiled: a list for the assembler to include.
+COMPILED = $(patsubst %.lua,$(BUILD)/%.luac,$(filter-out lua/meta/%,$(filter %.lua,$(EMBEDDED))))
+$(BUILD)/bindings/source.o: $(BUILD)/embedded.inc $(EMBEDDED) $(COMPILED)
+ifneq ($(EMBEDDED),$(shell sed 's/[^"]*"\([^"]*\)".*/\1/' $(BUILD)/embedded.inc 2>/dev/null))
 .PHONY: $(BUILD)/embedded.inc
 endif
-$(BUILD)/embedded.inc:
+$(BUILD)/embedded.inc: Makefile
+	@mkdir -p $(@D) && : > $(BUILD)/nothing
+	$(Q)n=0; for f in $(EMBEDDED); do n=$$((n+1)); c=$(BUILD)/$${f%.lua}.luac; \
+	  case " $(COMPILED) " in *" $$c "*) ;; *) c=$(BUILD)/nothing ;; esac; \
+	  echo "EMBED($$n, \"$$f\", \"$$c\")"; done > $@
+
+$(BUILD)/compile: $(BUILD)/bindings/compile.o
+	@echo "LD $@"
+	$(Q)$(LINK) $^ $(shell pkg-config --libs $(LUA_PC))
+
+$(BUILD)/%.luac: %.lua $(BUILD)/compile
 	@mkdir -p $(@D)
-	$(Q)n=0; for f in $(EMBEDDED); do n=$$((n+1)); echo "EMBED($$n, \"$$f\")"; done > $@
+	$(Q)$(BUILD)/compile $< $@
 
 tests: all benches $(C_TESTS:spec/c/%.c=$(BUILD)/%) $(FUZZERS:spec/fuzz/fuzz_%.c=$(BUILD)/replay_%) \
 	$(SUPPORT:spec/support/%.c=$(BUILD)/%)

@@ -1,30 +1,34 @@
 #include "bindings/source.h"
 
 #include "bindings/module.h"
+#include "bindings/source_format.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+/* Text and what was compiled of it; the latter is empty for what is no program. */
 struct source {
-    const char *path, *text, *end;
+    const char *path, *text, *text_end, *code, *code_end;
 };
 
-/* build/embedded.inc holds EMBED(n, "path") for each file. The texts come in by the assembler. */
-#define EMBED(n, path)                                                                             \
-    __asm__(".pushsection .rodata\n"                                                               \
-            "p2pd_source_" #n ":\n"                                                                \
-            ".incbin \"" path "\"\n"                                                               \
-            "p2pd_source_end_" #n ":\n"                                                            \
-            ".byte 0\n"                                                                            \
-            ".popsection\n");                                                                      \
-    extern const char p2pd_source_##n[], p2pd_source_end_##n[];
+/* build/embedded.inc holds EMBED(n, "path", "compiled") for each file. They come in by the
+ * assembler; texts, which are rarely looked at, lie apart from what is run. */
+#define CARRY(section, symbol, path)                                                               \
+    ".pushsection " section "\n" symbol ":\n.incbin \"" path "\"\n" symbol "_end:\n.byte 0\n"      \
+    ".popsection\n"
+#define EMBED(n, path, compiled)                                                                   \
+    __asm__(CARRY(".rodata.p2pd_text", "p2pd_text_" #n, path)                                      \
+                CARRY(".rodata.p2pd_code", "p2pd_code_" #n, compiled));                            \
+    extern const char p2pd_text_##n[], p2pd_text_##n##_end[], p2pd_code_##n[],                     \
+        p2pd_code_##n##_end[];
 #include "embedded.inc"
 #undef EMBED
 
 static const struct source sources[] = {
-#define EMBED(n, path) {path, p2pd_source_##n, p2pd_source_end_##n},
+#define EMBED(n, path, compiled)                                                                   \
+    {path, p2pd_text_##n, p2pd_text_##n##_end, p2pd_code_##n, p2pd_code_##n##_end},
 #include "embedded.inc"
 #undef EMBED
 };
@@ -42,6 +46,19 @@ static const char *on_disk(lua_State *L, const char *path) {
     return folder && *folder ? lua_pushfstring(L, "%s/../%s", folder, path) : NULL;
 }
 
+/* Not every program that loads the library shows which release of Lua it is. */
+#pragma weak lua_ident
+
+static int load_source(lua_State *L, const struct source *source, const char *name) {
+    const char *code = source->code;
+    size_t length = (size_t)(source->code_end - code);
+    if (length > 0 && lua_ident && strcmp(code, lua_ident) == 0) {
+        size_t release = SOURCE_RELEASE_SIZE(code);
+        return luaL_loadbufferx(L, code + release, length - release, name, "b");
+    }
+    return luaL_loadbufferx(L, source->text, (size_t)(source->text_end - source->text), name, "t");
+}
+
 int source_load(lua_State *L, const char *path) {
     const char *file = on_disk(L, path);
     if (file) {
@@ -52,10 +69,8 @@ int source_load(lua_State *L, const char *path) {
     const struct source *source = find(path);
     if (!source)
         return -1;
-    const char *name = strncmp(path, "lua/", 4) == 0 ? path + 4 : path;
-    lua_pushfstring(L, "@%s", name);
-    int status = luaL_loadbufferx(L, source->text, (size_t)(source->end - source->text),
-                                  lua_tostring(L, -1), "t");
+    lua_pushfstring(L, "@%s", source_name(path));
+    int status = load_source(L, source, lua_tostring(L, -1));
     lua_remove(L, -2);
     return status;
 }
@@ -112,7 +127,7 @@ static int text(lua_State *L) {
     const struct source *source = find(path);
     if (!source)
         return lua_pushnil(L), 1;
-    lua_pushlstring(L, source->text, (size_t)(source->end - source->text));
+    lua_pushlstring(L, source->text, (size_t)(source->text_end - source->text));
     return 1;
 }
 

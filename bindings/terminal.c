@@ -198,6 +198,10 @@ static ssize_t on_output(void *cookie, const char *bytes, size_t size) {
             terminal.fresh = bytes[size - 1] == '\n';
         return write_all(stream->fd, bytes, size) ? (ssize_t)size : 0;
     }
+    if (size == 1 && bytes[0] == '\a') { /* readline rings so; it is no line of its own */
+        terminal_write(bytes, size);
+        return 1;
+    }
     if (size > sizeof terminal.held - terminal.held_size)
         terminal_flush();
     if (size > sizeof terminal.held) {

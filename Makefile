@@ -22,7 +22,7 @@ PORTMAP  = $(foreach l,miniupnpc natpmp,$(firstword $(call archives,$(l)) -l$(l)
 LINK    = $(CC) $(CFLAGS) $(SANITIZE) $(LDFLAGS) -o $@
 
 # The program alone edits lines, reads arguments, catches signals and blocks; all else is the library's too.
-PROGRAM  = bindings/main.c bindings/interrupt.c bindings/line.c bindings/portmap.c bindings/terminal.c
+PROGRAM  = bindings/main.c bindings/hint.c bindings/interrupt.c bindings/line.c bindings/portmap.c bindings/terminal.c
 CORE     = $(sort $(wildcard core/*.c))
 BINDINGS = $(filter-out $(PROGRAM) bindings/compile.c,$(sort $(wildcard bindings/*.c)))
 C_TESTS  = $(sort $(wildcard spec/c/test_*.c))

@@ -1,6 +1,7 @@
 #include "bindings/line.h"
 
 #include "bindings/fail.h"
+#include "bindings/hint.h"
 #include "bindings/task.h"
 #include "bindings/terminal.h"
 
@@ -39,6 +40,7 @@ static const char functions_key, handles_key;
 
 /* Output above the line that is typed. */
 static void show(const char *bytes, size_t size) {
+    hint_hide();
     rl_clear_visible_line();
     fflush(rl_outstream);
     terminal_write(bytes, size);
@@ -46,19 +48,25 @@ static void show(const char *bytes, size_t size) {
         terminal_write("\n", 1);
     rl_on_new_line();
     rl_redisplay();
+    hint_redraw();
 }
 
 static void on_resized(uv_signal_t *handle, int signal_number) {
     (void)handle, (void)signal_number;
-    if (terminal_editing())
+    if (terminal_editing()) {
+        hint_hide();
         rl_resize_terminal();
+        hint_redraw();
+    }
 }
 
 static void on_continued(uv_signal_t *handle, int signal_number) {
     (void)handle, (void)signal_number;
     if (terminal_editing()) {
+        hint_hide();
         rl_reset_screen_size();
         rl_forced_update_display();
+        hint_redraw();
     }
 }
 
@@ -101,10 +109,12 @@ static void renew_prompt(lua_State *L) {
         return;
     line.tasks = line.runtime->live_count;
     if (call(L, "prompt", 0) && lua_isstring(L, -1)) {
+        hint_hide();
         rl_clear_visible_line();
         rl_set_prompt(lua_tostring(L, -1));
         rl_on_new_line();
         rl_redisplay();
+        hint_redraw();
     }
     lua_pop(L, 1);
 }
@@ -150,6 +160,19 @@ static char **complete(const char *text, int start, int end) {
     return matches;
 }
 
+/* Asks for a hint; one that is there already stays for a key of which a part has come. */
+static void ask_for_hint(void) {
+    lua_State *L = line.runtime->main;
+    if (RL_ISSTATE(RL_STATE_MULTIKEY))
+        return;
+    hint_forget();
+    if (!hint_fits())
+        return;
+    lua_pushlstring(L, rl_line_buffer, (size_t)rl_end);
+    call(L, "hint", 1);
+    lua_pop(L, 1);
+}
+
 /* --- reading --------------------------------------------------------------------------------- */
 
 static void on_line(char *text);
@@ -169,6 +192,7 @@ static void start_editing(const char *prompt) {
 }
 
 static void stop_editing(void) {
+    hint_forget();
     uv_poll_stop(&line.poll);
     rl_callback_handler_remove();
     terminal_leave();
@@ -176,6 +200,7 @@ static void stop_editing(void) {
 
 /* Ends the line before it was entered; what was typed stays to be seen. */
 static void abandon(int status) {
+    hint_forget();
     terminal_flush();
     rl_free_line_state();
     rl_callback_sigcleanup();
@@ -200,11 +225,14 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
     if (status < 0) {
         abandon(UV_EOF);
     } else {
+        hint_hide();
         rl_callback_read_char();
-        if (!line.ended && rl_end > LINE_LIMIT)
+        if (!line.ended && rl_end > LINE_LIMIT) {
             abandon(UV_E2BIG);
-        else if (!line.ended)
+        } else if (!line.ended) {
+            ask_for_hint();
             return;
+        }
     }
     struct wait *wait = line.reading;
     line.reading = NULL;
@@ -299,6 +327,7 @@ static int clear(lua_State *L) {
     if (!wait)
         return 0;
     lua_pushinteger(L, rl_end);
+    hint_forget();
     rl_point = rl_end; /* the mark goes behind all that was typed */
     rl_redisplay();
     fputs("^C", rl_outstream);
@@ -311,6 +340,28 @@ static int clear(lua_State *L) {
 
 static int remember(lua_State *L) {
     add_history(luaL_checkstring(L, 1));
+    return 0;
+}
+
+static int recall(lua_State *L) {
+    size_t length;
+    const char *typed = luaL_checklstring(L, 1, &length);
+    HIST_ENTRY **entries = history_list();
+    for (int i = history_length; entries && i > 0; i--) {
+        const char *text = entries[i - 1]->line;
+        if (strncmp(text, typed, length) == 0 && text[length]) {
+            lua_pushstring(L, text);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static int hint(lua_State *L) {
+    size_t length;
+    const char *typed = luaL_checklstring(L, 1, &length), *text = luaL_checkstring(L, 2);
+    if (line.reading && length == (size_t)rl_end && memcmp(typed, rl_line_buffer, length) == 0)
+        hint_show(text, lua_toboolean(L, 3));
     return 0;
 }
 
@@ -366,6 +417,7 @@ static void open_readline(void) {
     rl_attempted_completion_function = complete;
     rl_completer_word_break_characters = " \t\n\"\\'`@$><=;|&{}()[].:+-*/%^#~,!?";
     rl_initialize();
+    hint_open();
     rl_completion_query_items = -1; /* a question would keep the loop from running */
     rl_variable_bind("page-completions", "off");
     using_history();
@@ -373,7 +425,7 @@ static void open_readline(void) {
 }
 
 static int open_(lua_State *L) {
-    static const char *const keys[] = {"complete", "prompt", "report", "stuck", NULL};
+    static const char *const keys[] = {"complete", "hint", "prompt", "report", "stuck", NULL};
     check_options(L, 1, keys);
     if (line.open)
         return luaL_error(L, "the line is open already");
@@ -405,7 +457,9 @@ int open_line(lua_State *L) {
                                        {"key", key},
                                        {"keys", keys},
                                        {"no_keys", no_keys},
+                                       {"hint", hint},
                                        {"remember", remember},
+                                       {"recall", recall},
                                        {"fresh", fresh},
                                        {"width", width},
                                        {NULL, NULL}}));

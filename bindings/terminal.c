@@ -30,7 +30,7 @@ static struct {
     FILE *file; /* of the same */
     struct stream out, err;
     void (*show)(const char *bytes, size_t size);
-    volatile sig_atomic_t editing;
+    volatile sig_atomic_t editing, followed;
     bool fresh; /* the last byte written was the end of a line */
     bool paste_marked;
     struct termios before, edit;
@@ -66,11 +66,18 @@ static void mark_paste(bool on) {
         write_all(terminal.fd, on ? "\033[?2004h" : "\033[?2004l\r", on ? 8 : 9);
 }
 
+static void clear_what_follows(void) {
+    if (terminal.followed)
+        write_all(terminal.fd, TERMINAL_CLEAR_BELOW, sizeof TERMINAL_CLEAR_BELOW - 1);
+    terminal.followed = false;
+}
+
 void terminal_restore(void) {
     if (!terminal.editing)
         return;
     bool typed = terminal.editing == LINE;
     terminal.editing = NOTHING;
+    clear_what_follows();
     mark_paste(false);
     tcsetattr(terminal.fd, TCSANOW, &terminal.before);
     if (typed)
@@ -82,6 +89,7 @@ void terminal_restore(void) {
 static void suspended(int signal_number) {
     int error = errno;
     if (terminal.editing) {
+        clear_what_follows();
         mark_paste(false);
         tcsetattr(terminal.fd, TCSANOW, &terminal.before);
     }
@@ -160,6 +168,10 @@ void terminal_leave_keys(void) {
         return;
     tcsetattr(terminal.fd, TCSANOW, &terminal.before);
     terminal_leave();
+}
+
+void terminal_followed(bool on) {
+    terminal.followed = on;
 }
 
 void terminal_leave(void) {

@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#define TERMINAL_CLEAR_BELOW "\033[J" /* from the cursor on */
+
 /* Opens the terminal of standard input anew (libuv sets flags on it that other programs would
  * see) and puts streams of ours in the place of stdout and stderr. What goes to the terminal while
  * a line is typed is given to `show`, as whole lines where that can be. */
@@ -31,6 +33,10 @@ void terminal_prepare(void);
  * those before them on every way out. `paste_marked`: the terminal was told to mark what is pasted.
  */
 void terminal_edit(bool paste_marked);
+
+/* Whether text stands behind the cursor that is no part of the line: it goes when the line is left
+ * on one of those ways. */
+void terminal_followed(bool on);
 
 /* It is no longer typed, and the settings are as before. */
 void terminal_leave(void);

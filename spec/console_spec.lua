@@ -199,6 +199,66 @@ describe("a console", function()
   end)
 end)
 
+describe("hints in a program that one is attached to", function()
+  local function attach(there)
+    local it <const> = prompts.start {
+      home = tostring(there.folder), command = { program.path, "attach", there.path }, env = { NO_COLOR = false },
+    }
+    it:prompt()
+    return it
+  end
+
+  it("are of its names, and of the history here", function()
+    local there <close> = listen():begin()
+    local it <close> = attach(there)
+    it:enter "local account = { deposit = function(self, amount) end }"
+    it:type "account:d"
+    it:hints("p2pd> account:d", "eposit")
+    it:type "\27[C("
+    it:hints("p2pd> account:deposit(", "amount)")
+    it:type("1)" .. ENTER)
+    it:ends("p2pd> account:deposit(1)", "p2pd>")
+    it:type "node:connect("
+    it:hints("p2pd> node:connect(", "to, options?)")
+    it:type(CTRL_C)
+    it:prompt()
+    it:type "local acc"
+    it:hints("p2pd> local acc", "ount")
+    it:type "ount ="
+    it:hints("p2pd> local account =", " { deposit = function(self, amount) end }")
+    it:type(CTRL_C)
+    it:prompt()
+    assert.are.equal("", it:enter ":hints off")
+    it:type "local acc"
+    it:ends "p2pd> local acc"
+    it:type(CTRL_C)
+    it:prompt()
+    assert.are.equal("", it:enter ":hints on")
+    it:type "local acc"
+    it:hints("p2pd> local acc", "ount")
+  end)
+
+  it("are waited for by nobody", function()
+    local there <close> = listen():begin()
+    local it <close> = attach(there)
+    it:type "tostr"
+    it:hints("p2pd> tostr", "ing")
+    it:type(CTRL_C)
+    it:prompt()
+    there.child:kill "sigstop"
+    local began = luv.hrtime()
+    for i = 1, 8 do
+      it:type(("tostring"):sub(i, i))
+      it:ends("p2pd> " .. ("tostring"):sub(1, i))
+    end
+    assert((luv.hrtime() - began) / 1e9 < 3)
+    it:type "\127\127"
+    it:ends "p2pd> tostri"
+    there.child:kill "sigcont"
+    it:hints("p2pd> tostri", "ng")
+  end)
+end)
+
 describe("a stranger", function()
   -- Connects, and says that; returns all frames that come back before the end, or within a second.
   local function say(path, ...)
@@ -374,7 +434,7 @@ describe("a program that is none", function()
   it("is left at once, or told of", function()
     for answer, message in pairs {
       ["HTTP/1.1 400 Bad Request\r\n\r\n"] = "EFORMAT: the other side speaks another protocol",
-      [frames.encode("H", "p2pd-lua console 2")] = "EPROTO: the other side speaks version 2",
+      [frames.encode("H", "p2pd-lua console 1")] = "EPROTO: the other side speaks version 1",
       [hello .. frames.encode("L", "1")] = "EFORMAT: only who attaches sends that",
       [hello .. frames.encode("O", ("x"):rep(10 * 1024 * 1024))] = "EMSGSIZE: a frame of 10485760 bytes",
       [hello .. "P\0\0\0\0\0\0"] = "EFORMAT: the other side speaks another protocol",

@@ -569,7 +569,7 @@ describe("completion", function()
   it("calls nothing", function()
     local it <close> = start()
     it:enter "function called() print 'called' end"
-    it:enter "trap = setmetatable({}, { __index = called, __pairs = called, __tostring = called })"
+    it:enter "trap = setmetatable({}, { __index = called, __pairs = called, __tostring = called, __eq = called })"
     completes(it, "trap.x", "trap.x")
     completes(it, "trap.x.y", "trap.x.y")
     assert.falsy(it:text():find("\ncalled", 1, true))

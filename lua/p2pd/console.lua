@@ -15,6 +15,8 @@ local PATIENCE = 5000              -- milliseconds until the other side has said
 local PART = 64 * 1024             -- bytes of output in one frame
 local QUEUED = 1024 * 1024         -- bytes of output that wait for a slow reader; with more the line waits, too
 local TYPED_AHEAD = 1000           -- frames that wait for their turn
+local TYPED_BYTES = 1024 * 1024    -- and how much is in them
+local HINTED = 4096                -- bytes of a text that a hint is given for
 local NAMES = 1000                 -- of a completion
 local LOOK_EVERY = 1000000         -- instructions of a busy line between two looks at what was typed
 local TASKS_EVERY = 100            -- milliseconds between two looks at the tasks that lines began
@@ -171,12 +173,14 @@ local function place_of(self)
     return self.pressed or self.ended
   end
   function place.read(prompt, goes_on)
+    while is_full(self) do self.changed:wait() end
     self:send(goes_on and "p" or "P", prompt)
     while #self.typed == 0 do
       if self.ended then return nil, "EOF: the other side has gone", "EOF" end
       self.changed:wait()
     end
     local kind, text = table.unpack(table.remove(self.typed, 1))
+    self.typed_bytes = self.typed_bytes - #text
     if kind == "L" then return text end
     if kind == "Z" then return nil, "EOF: the input ends", "EOF" end
     self.session.cleared = math.tointeger(tonumber(text)) or 0
@@ -212,6 +216,12 @@ function handlers:K()
   self.pressed = self.wants_key
 end
 
+-- What is asked while a line is typed is answered to who reads the answers.
+local function answer(self, kind, payload)
+  if is_full(self) then return self:refuse "EMSGSIZE: more was asked than is read" end
+  self:send(kind, payload)
+end
+
 function handlers:C(payload)
   local ok, number, typed, word = pcall(string.unpack, ">I4s4s4", payload)
   if not ok or typed:sub(-#word) ~= word and word ~= "" then return self:refuse "EFORMAT: a broken completion" end
@@ -221,11 +231,21 @@ function handlers:C(payload)
     if i > NAMES then break end
     list[i] = name .. "\n"
   end
-  self:send("C", (">I4"):pack(number) .. table.concat(list):sub(1, frames.LARGEST - 4))
+  answer(self, "C", (">I4"):pack(number) .. table.concat(list):sub(1, frames.LARGEST - 4))
+end
+
+function handlers:T(typed)
+  local ok, text, takeable
+  if #typed <= HINTED then ok, text, takeable = pcall(self.session.hint, self.session, typed) end
+  answer(self, "T", self.session.hints and (takeable and "1" or "0") .. (ok and text or "") or "")
 end
 
 function attached:queue(kind, payload)
-  if #self.typed >= TYPED_AHEAD then return self:refuse "EMSGSIZE: more was typed than is read" end
+  payload = payload or ""
+  if #self.typed >= TYPED_AHEAD or self.typed_bytes + #payload > TYPED_BYTES then
+    return self:refuse "EMSGSIZE: more was typed than is read"
+  end
+  self.typed_bytes = self.typed_bytes + #payload
   self.typed[#self.typed + 1] = { kind, payload }
 end
 
@@ -303,8 +323,8 @@ local function greet(self, stream)
     return
   end
   local new = setmetatable({
-    console = self, stream = stream, reader = frames.reader(), typed = {}, changed = task.condition(),
-    parts = {}, waiting = 0, timer = luv.new_timer(),
+    console = self, stream = stream, reader = frames.reader(), typed = {}, typed_bytes = 0,
+    changed = task.condition(), parts = {}, waiting = 0, timer = luv.new_timer(),
     tasks = setmetatable({}, { __mode = "k" }), columns = 80, ended = false,
   }, attached)
   new.begun = setmetatable({}, {

@@ -1,6 +1,7 @@
 -- repl: the prompt. Every line is a task of its own; what other tasks print appears above the line that is typed.
 local core = require "p2pd.core"
 local luv = require "luv"
+local hints = require "p2pd.repl.hints"
 local histories = require "p2pd.repl.history"
 local sessions = require "p2pd.repl.session"
 
@@ -19,6 +20,15 @@ function M.open_history()
   local history, message = histories.open()
   for _, entry in ipairs(history.entries) do core.line.remember(entry) end
   return history, message
+end
+
+--- Shows a hint behind what is typed; without one, what the history has.
+---@param typed string
+---@param text? string
+---@param takeable? boolean
+function M.show_hint(typed, text, takeable)
+  if not text then text, takeable = hints.of_history(typed, core.line.recall) end
+  if text then core.line.hint(typed, text, takeable) end
 end
 
 -- Where the lines of a session of this program's own are typed.
@@ -68,6 +78,9 @@ function M.run(script, arguments)
   function place.on_interrupt(broke_in) on_interrupt(session, broke_in) end
   local opened, message = core.line.open {
     complete = function(typed, word) return session:candidates(typed, word) end,
+    hint = function(typed)
+      if session.hints then M.show_hint(typed, session:hint(typed)) end
+    end,
     prompt = function() return session:prompt() end,
     report = function(kind, what) session:report(kind, what) end,
     stuck = function() session:end_stuck() end,

@@ -19,9 +19,10 @@ function M.start(options)
     NO_COLOR = "1", INPUTRC = "/dev/null", LC_ALL = "C.UTF-8", LUA_INIT = false, PS1 = "$ ", ENV = false,
   }
   for name, value in pairs(options.env or {}) do env[name] = value end
-  local command = { env = env, columns = COLUMNS }
+  local columns = options.columns or COLUMNS
+  local command = { env = env, columns = columns }
   table.move(options.command or { program.path, table.unpack(options) }, 1, 10, 1, command)
-  local self = setmetatable({ child = program.start_in_terminal(command), folder = folder, columns = COLUMNS }, repl)
+  local self = setmetatable({ child = program.start_in_terminal(command), folder = folder, columns = columns }, repl)
   if not options.command then self:prompt() end
   return self
 end
@@ -53,6 +54,14 @@ end
 -- Waits until the last line is an empty prompt.
 function repl:prompt()
   self:await("the prompt", function(lines) return (lines[#lines] or ""):match "^p2pd[%(%d%) ]*>$" end)
+end
+
+-- Waits until the last line is this one, up to the cursor, and that faint text stands behind it ("" for none).
+function repl:hints(line, hint)
+  self:await(("'%s' with the hint '%s'"):format(line, hint), function(lines)
+    local _, screen = screens.of(self.child.out, self.columns)
+    return lines[#lines] == (line .. hint):gsub(" +$", "") and screen:hint() == hint and screen.row == #lines
+  end)
 end
 
 -- Waits until the last lines of the screen are these.

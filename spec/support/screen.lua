@@ -1,4 +1,5 @@
--- screen: what a terminal shows after some output; as much of one as a line editor needs.
+-- screen: what a terminal shows after some output; as much of one as a line editor needs. A cell is a character, and
+-- whether it is faint.
 local M = {}
 
 local screen = {}
@@ -19,7 +20,7 @@ function screen:put(character)
   if self.column > self.columns then
     self.row, self.column = self.row + 1, 1
   end
-  self:line_at(self.row)[self.column] = character
+  self:line_at(self.row)[self.column] = { character, faint = self.faint }
   self.column = self.column + 1
 end
 
@@ -50,7 +51,9 @@ function screen:control(arguments, final)
     clear(line, self.column, self.column + (n or 1) - 1)
   elseif final == "H" then
     self.row, self.column = 1, 1
-  elseif not final:match "[mhl]" then
+  elseif final == "m" then
+    self.faint = arguments == "2"
+  elseif not final:match "[hl]" then
     error("the screen does not know ESC [ " .. arguments .. final)
   end
 end
@@ -96,21 +99,34 @@ function screen:lines()
   local lines = {}
   for row, cells in ipairs(self.cells) do
     local line = {}
-    for column = 1, self.columns do line[column] = cells[column] or " " end
+    for column = 1, self.columns do line[column] = cells[column] and cells[column][1] or " " end
     lines[row] = table.concat(line):gsub(" +$", "")
   end
   while lines[#lines] == "" do lines[#lines] = nil end
   return lines
 end
 
+--- What stands behind the cursor in its row: the text, if all of it is faint, "" when there is none.
+---@return string? hint
+function screen:hint()
+  local cells, text = self:line_at(self.row), {}
+  for column = self.column, self.columns do
+    local cell = cells[column]
+    if cell and not cell.faint then return nil end
+    text[#text + 1] = cell and cell[1] or " "
+  end
+  return (table.concat(text):gsub(" +$", ""))
+end
+
 --- All that an output left on a screen of that size.
 ---@param text string
 ---@param columns? integer
 ---@return string[]
+---@return table screen
 function M.of(text, columns)
   local self = M.new(24, columns or 80)
   self:feed(text)
-  return self:lines()
+  return self:lines(), self
 end
 
 return M

@@ -3,8 +3,8 @@ local core = require "p2pd.core"
 local frames = require "p2pd.repl.frames"
 local luv = require "luv"
 local meeting_place = require "p2pd.repl.meeting_place"
+local pretty = require "p2pd.repl.pretty"
 local repl = require "p2pd.repl"
-local safe = require "p2pd.repl.pretty".safe
 local task = require "p2pd.task"
 
 local M = {}
@@ -12,6 +12,11 @@ local M = {}
 local COMPLETION = 0.5 -- seconds that the names may take
 local PATIENCE = 5     -- seconds that the program may take to greet
 local GIVE_UP = 3      -- times that Ctrl-C may stay unanswered
+local HELD = 1 << 20   -- bytes that may come before the names do
+local WORDS = 1000     -- bytes of what the program says of its end
+local PROMPT = 100     -- bytes, with what makes it bold
+
+local safe = pretty.safe
 
 local link = {}
 link.__index = link
@@ -33,13 +38,21 @@ local function finish(self, words, as_failure)
 end
 
 function handlers:H(payload)
+  if self.greeted then return finish(self, "EFORMAT: a second greeting", true) end
   local fields, message = frames.read_greeting(payload)
   if not fields then return finish(self, message, true) end
   self.greeted = fields
 end
 
-function handlers:P(payload) self.asked = { payload } end
-function handlers:p(payload) self.asked = { payload, goes_on = true } end
+-- Of a prompt only its words are the program's.
+local function ask(self, payload, goes_on)
+  local words = safe(payload:sub(1, PROMPT):gsub("^\1[^\2]*\2(.*)\1[^\2]*\2$", "%1"))
+  self.asked = { pretty.prompt(words, self.coloured), goes_on = goes_on }
+  self.unanswered = 0
+end
+
+function handlers:P(payload) ask(self, payload, false) end
+function handlers:p(payload) ask(self, payload, true) end
 
 function handlers.O(_, payload)
   io.stdout:write(payload)
@@ -72,21 +85,51 @@ end
 function handlers:C(payload)
   if #payload < 4 or (">I4"):unpack(payload) ~= self.number then return end
   self.names = {}
-  for name in payload:sub(5):gmatch "([^\n]+)\n" do self.names[#self.names + 1] = name end
+  for name in payload:sub(5):gmatch "([^\n]+)\n" do
+    if name:find "^[%w_]+$" then self.names[#self.names + 1] = name end
+  end
+end
+
+-- One hint is asked for at a time, and waited for by nobody: it is shown if the line is still the same when it comes.
+local function ask_hint(self, typed)
+  if self.hinting then
+    self.hint_next = typed
+    return
+  end
+  self.hinting = typed
+  send(self, "T", typed)
+end
+
+function handlers:T(payload)
+  local typed, next_one = self.hinting, self.hint_next
+  if not typed then return end
+  self.hinting, self.hint_next = nil, nil
+  if next_one then return ask_hint(self, next_one) end
+  if payload == "" then return end -- they are off there
+  local takeable, text = payload:match "^([01])(.+)$"
+  if text and safe(text) ~= text then text = nil end
+  repl.show_hint(typed, text, takeable == "1")
 end
 
 function handlers:X(payload)
-  finish(self, payload, payload:find "^E%u+: " ~= nil)
+  finish(self, payload:sub(1, WORDS), payload:find "^E%u+: " ~= nil)
+end
+
+-- The next frame; those that came while names were waited for are first.
+local function next_frame(self)
+  self.held_place = self.held_place + 1
+  local held = self.held[self.held_place]
+  if held then return held[1], held[2] end
+  self.held, self.held_place = {}, 0
+  return self.frames:pop()
 end
 
 local function handle_all(self)
-  if self.completing then return end
-  for kind, payload in self.frames.pop, self.frames do
-    self.unanswered = 0
+  for kind, payload in next_frame, self do
+    if self.over then return end
     local handler = handlers[kind]
     if not handler then return finish(self, "EFORMAT: only who attaches sends that", true) end
     handler(self, payload)
-    if self.over then return end
   end
   if self.frames.wrong then return finish(self, self.frames.wrong, true) end
   self.changed:signal()
@@ -104,28 +147,29 @@ end
 local function candidates(self, typed, word)
   if self.over or self.stream:get_write_queue_size() > 0 then return {} end
   self.number, self.names = (self.number or 0) + 1, nil
-  local later = {}
   send(self, "C", (">I4s4s4"):pack(self.number, typed, word))
-  local deadline = task.now() + COMPLETION
-  while not self.names and task.now() < deadline do
+  local deadline, size = task.now() + COMPLETION, 0
+  while not self.names and task.now() < deadline and size < HELD do
     local bytes = core.console.read(self.stream:fileno(), math.max(0.001, deadline - task.now()))
     if not bytes then break end
+    size = size + #bytes
     self.frames:feed(bytes)
     for kind, payload in self.frames.pop, self.frames do
-      if kind == "C" then handlers.C(self, payload) else later[#later + 1] = { kind, payload } end
+      if kind == "C" then handlers.C(self, payload) else self.held[#self.held + 1] = { kind, payload } end
     end
   end
-  if #later > 0 or self.frames.wrong then
+  if #self.held > 0 or self.frames.wrong then
     local timer = luv.new_timer()
     timer:start(0, 0, function()
       timer:close()
-      for _, frame in ipairs(later) do
-        if handlers[frame[1]] then handlers[frame[1]](self, frame[2]) end
-      end
       handle_all(self)
     end)
   end
-  return self.names or {}
+  local names = {}
+  for _, name in ipairs(self.names or {}) do
+    if name:sub(1, #word) == word then names[#names + 1] = name end
+  end
+  return names
 end
 
 local function on_interrupt(self)
@@ -170,6 +214,7 @@ end
 local function open_terminal(self)
   local opened, message, code = core.line.open {
     complete = function(typed, word) return candidates(self, typed, word) end,
+    hint = self.coloured and function(typed) ask_hint(self, typed) end or nil,
     report = function(_, what) io.stderr:write("p2pd-lua attach: ", tostring(what), "\n") end,
   }
   if not opened then return nil, message, code end
@@ -201,7 +246,8 @@ function M.run(path)
   local stream, message, code = meeting_place.connect(path)
   if not stream then return nil, message, code end
   local self = setmetatable({
-    stream = stream, frames = frames.reader(), changed = task.condition(), unanswered = 0, over = false,
+    stream = stream, frames = frames.reader(), held = {}, held_place = 0, changed = task.condition(),
+    unanswered = 0, over = false, coloured = repl.colours_wanted(),
   }, link)
   local _ <close> = setmetatable({}, { __close = function()
     self.over = true
@@ -209,7 +255,7 @@ function M.run(path)
     stream:close()
   end })
   stream:read_start(function(failure, bytes) on_read(self, failure, bytes) end)
-  stream:write(frames.greeting { width = 80, colours = repl.colours_wanted() and 1 or 0 })
+  stream:write(frames.greeting { width = 80, colours = self.coloured and 1 or 0 })
   if not await(self, function() return self.greeted end, PATIENCE) then
     return failed(self.words or "ETIMEDOUT: the program does not greet")
   end

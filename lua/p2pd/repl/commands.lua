@@ -12,7 +12,9 @@ A local of one line is kept for the next ones, as a copy and only here: function
 other modules do not see it, and setting it to nil brings back the global of that name. Other assignments make globals.
 A <close> variable is closed where its line ends: leave <close> out here.
 Ctrl-C clears the line, or cancels what runs; tasks in the background (their number is in the prompt) go on.
-Ctrl-D leaves. Tab completes. Lines that begin with a space, or hold a secret, are not kept in the history.
+Ctrl-D leaves. Tab completes. Faint text behind the cursor is what may come next: the parameters of what is called, the
+rest of the only name that fits, or of the newest such line; Right or End takes it. Lines that begin with a space, or
+hold a secret, are not kept in the history.
 ]]
 
 local list -- of { name, argument, text, function(session, rest) }
@@ -103,6 +105,19 @@ local function time(session, code)
   session.say(session.paint("faint", session.duration(seconds)))
 end
 
+local function hints(session, what)
+  if what == "on" and not session.coloured then
+    return session.complain "hints need a terminal with colours (NO_COLOR is set, or TERM is dumb)"
+  end
+  if what == "on" or what == "off" then
+    session.hints = what == "on"
+  elseif what == "" then
+    session.say("hints are " .. (session.hints and "on" or "off"))
+  else
+    session.complain(":hints is 'on' or 'off', not '" .. session.safe(what) .. "'")
+  end
+end
+
 list = {
   { "help", "[NAME]", "this text, or what is known of a function, a type, or a topic", help },
   { "quit", "", "leave, as Ctrl-D does; what runs in the background is cancelled", quit },
@@ -112,6 +127,8 @@ list = {
   { "scores", "", "what learn knows of each pair of networks: what was tried, how it went, what comes first", scores },
   { "tasks", "", "what runs in the background, and where it waits", tasks },
   { "time", "EXPR", "how long the expression takes", time },
+  { "hints", "[on|off]", "whether what may come next is shown behind the cursor (init.lua: return { hints = false })",
+    hints },
   { "pipes", "", "the open pipes: with whom, by which strategy, how much went through, for how long", live.pipes },
   { "lab", "[NAME]", "the labs that run, their routers, hosts and servers", live.labs },
   { "watch", "EXPR", "evaluate the expression every second, until a key is pressed", live.watch },

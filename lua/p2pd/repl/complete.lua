@@ -6,6 +6,7 @@ local pretty = require "p2pd.repl.pretty"
 local M = {}
 
 local INDEX_DEPTH = 10 -- of __index chains
+local LONGEST = 4096   -- bytes of a text: looking for where its last name begins takes their square
 
 local function parent(value)
   local meta = debug.getmetatable(value)
@@ -30,13 +31,16 @@ local function callable(value)
   return type(meta) == "table" and rawget(meta, "__call") ~= nil
 end
 
--- The value that a chain of names ("a.b.c") leads to.
-local function resolve(env, chain)
+--- The value that a chain of names ("a.b.c") leads to.
+---@param env table
+---@param chain string
+function M.resolve(env, chain)
   local value = env
   for name in chain:gmatch "[%a_][%w_]*" do value = field(value, name) end
   return value
 end
 
+-- found[0] says how many keys may still be looked at.
 local function add(found, name, word)
   if type(name) == "string" and name:sub(1, #word) == word and pretty.is_name(name) and not found[name] then
     found[name] = true
@@ -48,6 +52,8 @@ local function add_fields(found, value, word, methods)
   for _ = 1, INDEX_DEPTH do
     if type(value) == "table" then
       for key, inner in next, value do
+        found[0] = found[0] - 1
+        if found[0] < 0 then return end
         if not methods or callable(inner) then add(found, key, word) end
       end
     end
@@ -58,6 +64,7 @@ end
 
 -- Names with an underscore in front come when they are asked for.
 local function finished(found, word)
+  if found[0] < 0 then return nil end
   local list = {}
   for _, name in ipairs(found) do
     if name:sub(1, 1) ~= "_" or word ~= "" then list[#list + 1] = name end
@@ -68,7 +75,7 @@ end
 
 -- Modules whose name begins with `head`; what is completed is the part of the name that follows.
 local function modules(head, word)
-  local found, names = {}, {}
+  local found, names = { [0] = math.huge }, {}
   for _, list in ipairs { package.loaded, package.preload } do
     for name in next, list do names[#names + 1] = name end
   end
@@ -103,10 +110,12 @@ end
 ---@param session table env, lazy(value), command_names(), help_names()
 ---@param typed string up to the cursor
 ---@param word string
----@return string[]
-function M.candidates(session, typed, word)
+---@param most? integer how many keys may be looked at
+---@return string[]? nil when there were more
+function M.candidates(session, typed, word, most)
+  if #typed > LONGEST then return {} end
   local head = typed:sub(1, #typed - #word)
-  local found = {}
+  local found = { [0] = most or math.huge }
   if head:match "^%s*:$" then
     for _, name in ipairs(session.command_names()) do add(found, name, word) end
     return finished(found, word)
@@ -126,7 +135,7 @@ function M.candidates(session, typed, word)
   if head:match "^%s*$" and word == "" then return {} end
   local chain, separator = head:match "([%a_][%w_%.]*)([.:])$"
   if chain and not head:match "%.%.$" then
-    local value = resolve(session.env, chain)
+    local value = M.resolve(session.env, chain)
     add_fields(found, value, word, separator == ":")
     for name in next, session.lazy(value) do add(found, name, word) end
   elseif head:match "[\"']%s*%)?%s*:$" then

@@ -12,18 +12,20 @@
 --     I  Ctrl-C; with how many bytes it cleared            F  ends a line that was left open
 --     K  a key was pressed                                 K  a key is wanted, k no longer
 --     C  number, text, its last word                       C  number, names, each ended by "\n"
+--     T  text that is typed                                T  "" if hints are off; or "1" if the line can take it,
+--                                                             else "0", and the hint if there is one
 --                                                          X  the end, with what there is to say of it
 --
 -- A greeting is GREETING, the version, and lines of key=value. It is each side's first frame, so what comes after it is
 -- of a version that both know.
 local M = {}
 
-M.GREETING, M.VERSION = "p2pd-lua console ", 1
+M.GREETING, M.VERSION = "p2pd-lua console ", 2
 M.LARGEST = 512 * 1024 -- bytes; a typed line has at most half of that
 M.FIRST = 1024         -- bytes of a greeting
 
 local HEAD = 5
-local KINDS = "^[HLZIKCPpOEFkX]$"
+local KINDS = "^[HLZIKCTPpOEFkX]$"
 
 ---@param kind string
 ---@param payload? string
@@ -59,7 +61,7 @@ local reader = {}
 reader.__index = reader
 
 function M.reader()
-  return setmetatable({ parts = {}, size = 0, wanted = HEAD, limit = M.FIRST }, reader)
+  return setmetatable({ parts = {}, place = 0, size = 0, wanted = HEAD, limit = M.FIRST }, reader)
 end
 
 function reader:feed(bytes)
@@ -68,9 +70,12 @@ function reader:feed(bytes)
   self.size = self.size + #bytes
 end
 
--- All that has come, as one text.
+-- All that has come, as one text; what is read of it are the bytes up to `place`.
 local function joined(self)
-  if #self.parts > 1 then self.parts = { table.concat(self.parts) } end
+  if #self.parts > 1 then
+    self.parts[1] = self.parts[1]:sub(self.place + 1)
+    self.parts, self.place = { table.concat(self.parts) }, 0
+  end
   return self.parts[1]
 end
 
@@ -80,7 +85,8 @@ end
 function reader:pop()
   if self.wrong or self.size < self.wanted then return nil end
   local text = joined(self)
-  local length, kind = (">I4"):unpack(text), text:sub(HEAD, HEAD)
+  local body = self.place + HEAD
+  local length, kind = (">I4"):unpack(text, self.place + 1), text:sub(body, body)
   if not kind:find(KINDS) or not self.greeted and kind ~= "H" and kind ~= "X" then
     self.wrong = "EFORMAT: the other side speaks another protocol"
   elseif length > self.limit then
@@ -94,10 +100,10 @@ function reader:pop()
     self.wanted = HEAD + length
     return nil
   end
-  self.parts, self.wanted = { text:sub(HEAD + length + 1) }, HEAD
-  self.size = #self.parts[1]
+  self.place, self.size, self.wanted = body + length, self.size - HEAD - length, HEAD
+  if self.size == 0 then self.parts, self.place = {}, 0 end
   self.greeted, self.limit = true, M.LARGEST
-  return kind, text:sub(HEAD + 1, HEAD + length)
+  return kind, text:sub(body + 1, body + length)
 end
 
 return M

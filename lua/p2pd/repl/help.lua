@@ -63,6 +63,29 @@ function M.fields(class)
   return found
 end
 
+local parameters -- of functions, by "p2pd.node.connect" (the class in small letters) and by "node.connect"
+
+--- The parameters of a function, "options?" where one may be left out, by the name of its class or of a variable that
+--- holds such a value in lua/meta.
+---@param owner string
+---@param name string
+---@return string[]? names, boolean? is_method
+function M.parameters(owner, name)
+  if not parameters then
+    parameters = {}
+    for _, entry in ipairs(all()) do
+      if entry.kind == "function" then
+        local names = { is_method = entry.name:find(":", 1, true) ~= nil }
+        for i, param in ipairs(entry.params) do names[i] = param[1] end
+        parameters[entry.name:gsub(":", ".")] = names
+        if entry.class then parameters[entry.class:lower() .. "." .. entry.name:match "[%w_]+$"] = names end
+      end
+    end
+  end
+  local names = parameters[owner .. "." .. name] or parameters[owner:lower() .. "." .. name]
+  return names, names and names.is_method
+end
+
 local function first_sentence(entry)
   local text = table.concat(entry.about, " ")
   return text:match "^(.-%.)%f[%s%z]" or text

@@ -17,6 +17,13 @@ function M.painter(on)
   end
 end
 
+--- A text as readline's prompt: it does not count the columns of what stands between \1 and \2.
+---@param text string
+---@param coloured boolean
+function M.prompt(text, coloured)
+  return coloured and "\1\27[1m\2" .. text .. "\1\27[0m\2" or text
+end
+
 local short = { ["\n"] = "\\n", ["\t"] = "\\t", ["\r"] = "\\r", ["\\"] = "\\\\", ['"'] = '\\"' }
 
 -- Characters that are not seen, or that change how others are seen.

@@ -4,10 +4,12 @@
 --   read(prompt) -> line; nil, message, "EOF", "EINTR" or "E2BIG"      say(text), complain(text), end_line(), fresh()
 --   foreground(task or nil): which one Ctrl-C means    remember(text)  width() -> columns    key(seconds) -> pressed
 --   and, where it has them: enter(f, ...) calls f as a line's body; others() -> how many tasks the prompt tells of
+-- A place that has colours asks hint(typed) for what may come next.
 local own_file = require "p2pd.own_file"
 local commands = require "p2pd.repl.commands"
 local complete = require "p2pd.repl.complete"
 local help = require "p2pd.repl.help"
+local hints = require "p2pd.repl.hints"
 local luv = require "luv"
 local pretty = require "p2pd.repl.pretty"
 local task = require "p2pd.task"
@@ -130,8 +132,7 @@ local function prompt(session)
   local others = session.place.others and session.place.others() or #task.list() - 1
   local text = others > 0 and ("p2pd (%d)> "):format(others) or "p2pd> "
   if session.continued then text = ("%" .. #text .. "s"):format ".. " end
-  if not session.coloured then return text end
-  return "\1\27[1m\2" .. text .. "\1\27[0m\2"
+  return pretty.prompt(text, session.coloured)
 end
 
 local function remember(session, text)
@@ -180,6 +181,17 @@ end
 
 -- The session ------------------------------------------------------------------------------------------------------
 
+-- What the init file returns.
+local function apply(session, path, wishes)
+  for key, value in next, wishes do
+    if key ~= "hints" or type(value) ~= "boolean" then
+      session.complain(session.safe(("%s: it may return { hints = true or false } alone"):format(path)))
+      return
+    end
+    session.hints = value
+  end
+end
+
 -- ~/.config/p2pd-lua/init.lua: run before the first line, with what it makes in sight of them all.
 local function run_init(session)
   local path = own_file.config "init.lua"
@@ -194,14 +206,15 @@ local function run_init(session)
   local body
   body, message = load((text:gsub("^#[^\n]*", "")), "@" .. path, "t", session.env)
   if not body then return session.complain(session.safe(first_line(message))) end
-  session.foreground(body)
+  local done, wishes = session.foreground(body)
+  if done and type(wishes) == "table" then apply(session, path, wishes) end
 end
 
 local function preload(session)
   local p2pd = require "p2pd"
   if session.env.p2pd == nil then session.env.p2pd = p2pd end
   -- The names that a table has though they are not in it yet.
-  function session.lazy(value) return value == p2pd and help.fields "p2pd" or {} end
+  function session.lazy(value) return rawequal(value, p2pd) and help.fields "p2pd" or {} end
 end
 
 local session = {}
@@ -216,7 +229,7 @@ function M.new(place, names)
   local env = setmetatable({}, { __index = _G, __newindex = _G })
   for name, value in pairs(names or {}) do rawset(env, name, value) end
   local self = setmetatable({
-    place = place, env = env, coloured = place.coloured, paint = paint,
+    place = place, env = env, coloured = place.coloured, paint = paint, hints = place.coloured,
     safe = function(text) return pretty.safe(text, true) end,
     duration = duration, command_names = commands.names, help_names = help.names,
     say = function(text) place.say(text) end,
@@ -267,6 +280,13 @@ end
 --- The candidates for `word`, the end of what was typed.
 function session:candidates(typed, word)
   return complete.candidates(self, typed, word)
+end
+
+--- What may come next; nil when there is nothing to tell.
+---@param typed string
+---@return string? hint, boolean? takeable whether it can become a part of the line
+function session:hint(typed)
+  if self.hints then return hints.of(self, typed) end
 end
 
 --- Tells of what failed in the background; called from outside of any task.

@@ -1,46 +1,14 @@
 -- The prompt inside a program that runs: the real programs, one of them in a pseudo-terminal; and what others, or
 -- broken ones, say to such a program.
 local luv = require "luv"
+local consoles = require "spec.support.console"
 local frames = require "p2pd.repl.frames"
 local program = require "spec.support.program"
 local prompts = require "spec.support.prompt"
 
 local CTRL_C, CTRL_D, TAB, ENTER = "\3", "\4", "\t", "\r"
 local has = prompts.has
-
--- A program with a console; `path` is its socket.
-local listener = {}
-listener.__index = function(self, key) return listener[key] or self.child[key] end
-
-local function listen(more)
-  local folder = program.folder()
-  local home = tostring(folder)
-  local settings = folder:write("settings.lua", "return { mqtt = {}, stun = {}, turn = {}, ntp = {} }")
-  local self = setmetatable({ folder = folder, path = home .. "/own/console" }, listener)
-  local command = {
-    program.path, "listen", "--echo", "--settings", settings, "--key", home .. "/key.pem", "--bind", "127.0.0.1",
-    "--console", self.path, env = { HOME = home, XDG_CONFIG_HOME = home },
-  }
-  if more then table.move(more, 1, #more, 1, command) end
-  self.child = program.start(command)
-  return self
-end
-
-function listener:begin()
-  self.child:expect("address ")
-  return self
-end
-
-function listener.__close(self)
-  self.child:close()
-  getmetatable(self.folder).__close(self.folder)
-end
-
-local function start(self, home)
-  local it = prompts.start { home = home or tostring(self.folder), command = { program.path, "attach", self.path } }
-  it:prompt()
-  return it
-end
+local listen, start, fake = consoles.listen, consoles.start, consoles.fake
 
 local function exits(self, status)
   assert.are.equal(status, self.child:wait())
@@ -408,27 +376,6 @@ describe("a stranger", function()
 end)
 
 describe("a program that is none", function()
-  -- Answers who attaches with that, and nothing else.
-  local function fake(answer)
-    local folder = program.folder()
-    local path = tostring(folder) .. "/console"
-    local server, streams = luv.new_pipe(false), {}
-    assert(server:bind(path))
-    luv.fs_chmod(path, tonumber("600", 8))
-    server:listen(8, function()
-      local stream = luv.new_pipe(false)
-      server:accept(stream)
-      stream:read_start(function() end)
-      stream:write(answer, function() end)
-      streams[#streams + 1] = stream
-    end)
-    return setmetatable({ path = path, folder = folder }, { __close = function()
-      for _, stream in ipairs(streams) do stream:close() end
-      server:close()
-      luv.run "nowait" -- what is left half closed at its end, luv falls over
-      getmetatable(folder).__close(folder)
-    end })
-  end
   local hello = frames.greeting { pid = "\27[2J1", program = "\7" }
 
   it("is left at once, or told of", function()

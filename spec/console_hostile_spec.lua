@@ -134,8 +134,10 @@ describe("who attaches", function()
     local one = connect(there.path)
     listen_to(one)
     local parts = { hello }
-    for _, text in ipairs { ("a"):rep(250000), ("\\"):rep(500000) .. "x'", ("('"):rep(250000), ("a."):rep(250000) } do
-      parts[#parts + 1] = encode("C", (">I4s4s4"):pack(1, text, text:match "%a*$")) .. encode("T", text)
+    for _, text in ipairs {
+      ("a"):rep(500000), "'" .. ("\\"):rep(500000) .. "x'", ("('"):rep(250000), ("a."):rep(250000),
+    } do
+      parts[#parts + 1] = encode("C", (">I4s4s4"):pack(1, text, "")) .. encode("T", text)
     end
     one.stream:write(table.concat(parts) .. encode("L", "80\n6 * 7"), function() end)
     local began = luv.hrtime()
@@ -192,16 +194,18 @@ describe("a program with a console", function()
   local hello = frames.greeting { pid = 1, program = 0 }
 
   it("has no say in what is typed, by names or hints", function()
-    local evil = "\27]0;mark\7"
+    local evil, backwards = "\27]0;mark\7", "\u{202e}txet"
     local there <close> = consoles.fake(hello .. encode("P", "p2pd> "), function(bytes)
       local number = bytes:match "^%z%z..C(....)"
       if number then return encode("C", number .. "abc" .. evil .. "\nother\nabc\rd\nabcd\n") end
-      if bytes:match "^....T" then return encode("T", "1" .. evil) .. encode("T", "1more") end
+      if bytes:match "^....T" then return encode("T", "1" .. backwards) .. encode("T", "1more") end
     end)
     local it <close> = prompts.start { command = { program.path, "attach", there.path }, env = { NO_COLOR = false } }
     it:prompt()
     it:type "ab"
     it:ends "p2pd> ab"
+    program.await(function() return it.child.out:find(backwards, 1, true) end, 0.3)
+    assert.falsy(it.child.out:find(backwards, 1, true))
     it:type(TAB)
     it:hints("p2pd> abcd", "")
     assert.falsy(it.child.out:find("\27]0;mark", 1, true))

@@ -299,7 +299,7 @@ describe("a hint at the prompt", function()
     typed(silent, "p2pd.sleep(", "", CTRL_C)
     home:write("p2pd-lua/init.lua", "return { hint = false }")
     local wrong <close> = start { home = tostring(home) }
-    has(wrong:text():gsub("\n", ""), "init.lua: it may return { hints = true or false } alone")
+    prompts.says(wrong:text(), "init.lua: it may return { hints = true or false } alone")
   end)
 
   it("does not stay when the line is left", function()

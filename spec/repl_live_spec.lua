@@ -5,7 +5,7 @@ local program = require "spec.support.program"
 local prompts = require "spec.support.prompt"
 
 local CTRL_C, ENTER = "\3", "\r"
-local start, has = prompts.start, prompts.has
+local start, has, says = prompts.start, prompts.has, prompts.says
 
 -- Nodes that need nobody else.
 local NODE = "p2pd.node { settings = { mqtt = {}, stun = {}, turn = {}, ntp = {} }, bind = '127.0.0.1', "
@@ -47,12 +47,12 @@ describe("a pipeline", function()
     assert.are.equal('"one"', it:enter "n.pipeline.name")
     folder:write("mine.lua", "return { name = 'two', connect = function() return nil, 'second', 'EX' end }")
     local text = it:enter(":reload " .. path)
-    has(text:gsub("\n", ""), "mine.lua was loaded again")
+    says(text, "mine.lua was loaded again")
     assert.falsy(text:find("default", 1, true))
     assert.are.equal('"two"', it:enter "n.pipeline.name")
     folder:write("mine.lua", "return {")
     text = it:enter ":reload"
-    has(text:gsub("\n", ""), "mine.lua:1: unexpected symbol")
+    says(text, "mine.lua:1: unexpected symbol")
     has(text, "default was loaded again")
     assert.are.equal('"two"', it:enter "n.pipeline.name")
     has(it:enter ":reload punhc", "'punhc' is not loaded")
@@ -122,12 +122,12 @@ describe("the init file", function()
   it("is refused when others may write it", function()
     local home <close> = home_with("print 'welcome'", "666")
     local it <close> = start { home = tostring(home) }
-    has(it:text():gsub("\n", ""), "init.lua is not run: others may write it; `chmod")
+    says(it:text(), "init.lua is not run: others may write it; `chmod")
     assert.falsy(it:text():find("welcome", 1, true))
     luv.fs_chmod(tostring(home) .. "/p2pd-lua/init.lua", tonumber("600", 8))
     luv.fs_chmod(tostring(home) .. "/p2pd-lua", tonumber("777", 8))
     local again <close> = start { home = tostring(home) }
-    has(again:text():gsub("\n", ""), "init.lua is not run: its folder: others may write it")
+    says(again:text(), "init.lua is not run: its folder: others may write it")
   end)
 
   it("may be wrong, fail, or never end", function()

@@ -101,4 +101,9 @@ function M.has(text, part)
   if not text:find(part, 1, true) then error(("'%s' is not in:\n%s"):format(part, text), 2) end
 end
 
+--- The same, wherever the screen's rows end.
+function M.says(text, part)
+  M.has(text:gsub("%s", ""), (part:gsub("%s", "")))
+end
+
 return M

@@ -12,13 +12,17 @@ known   = $(firstword $(shell for p in $(1); do pkg-config --exists $$p 2>/dev/n
 LUA_PC := $(call known,lua5.4 lua-5.4 lua54 lua)
 PC     := libuv openssl $(call known,lua5.4-luv libluv luv)
 LIBS   := $(shell pkg-config --libs $(PC) 2>/dev/null) -lpaho-mqtt3as -lm -lpthread
-FLAGS  := $(strip $(CC) -I. -I$(BUILD) -D_GNU_SOURCE -DP2PD_VERSION=\"$(VERSION)\" $(CPPFLAGS) -std=gnu11 -fPIC \
+FLAGS  := $(strip $(CC) -I. -I$(BUILD) -D_GNU_SOURCE -DP2PD_VERSION=\"$(VERSION)\" $(CPPFLAGS) -std=gnu11 -fPIC -fno-plt \
 	-fvisibility=hidden $(CFLAGS) $(WARN) $(SANITIZE) $(shell pkg-config --cflags $(PC) $(LUA_PC) 2>/dev/null))
 # The REPL alone needs readline: as a part of the program it costs the others neither time nor memory.
 archives = $(filter /%,$(foreach l,$(1),$(shell $(CC) -print-file-name=lib$(l).a)))
 READLINE = $(if $(word 2,$(call archives,readline tinfo)),$(call archives,readline tinfo),-lreadline)
-# So does port mapping, whose process is the program.
+# So does port mapping, whose process is the program. And with Lua a part of it, a call of Lua's is one that does not
+# wander through a table: what a small message costs is such calls. Modules of C find all of Lua in the program.
 PORTMAP  = $(foreach l,miniupnpc natpmp,$(firstword $(call archives,$(l)) -l$(l)))
+LUA_LIBS := $(shell pkg-config --libs $(LUA_PC) 2>/dev/null)
+WITH_LUA = $(foreach l,$(LUA_LIBS),$(if $(findstring lua,$l),$(foreach a,$(firstword $(call archives,$(l:-l%=%)) $l),\
+	-Wl,--whole-archive $a -Wl,--no-whole-archive),$l))
 LINK    = $(CC) $(CFLAGS) $(SANITIZE) $(LDFLAGS) -o $@
 
 # The program alone edits lines, reads arguments, catches signals and blocks; all else is the library's too.
@@ -121,7 +125,7 @@ help: ## list the targets
 
 $(BUILD)/p2pd-lua: $(call object,$(PROGRAM) $(BINDINGS)) $(BUILD)/core.a
 	@echo "LD $@"
-	$(Q)$(LINK) -Wl,-E $^ $(READLINE) $(PORTMAP) $(shell pkg-config --libs $(LUA_PC)) $(LIBS)
+	$(Q)$(LINK) -Wl,-E $^ -Wl,-z,now $(READLINE) $(PORTMAP) $(WITH_LUA) $(LIBS)
 
 # It stays loaded: paho's threads, and what OpenSSL has cached, outlive the Lua state.
 $(BUILD)/p2pd.so: $(call object,$(BINDINGS)) $(BUILD)/core.a
@@ -158,7 +162,7 @@ $(BUILD)/embedded.inc: Makefile
 
 $(BUILD)/compile: $(BUILD)/bindings/compile.o
 	@echo "LD $@"
-	$(Q)$(LINK) $^ $(shell pkg-config --libs $(LUA_PC))
+	$(Q)$(LINK) $^ $(LUA_LIBS)
 
 $(BUILD)/%.luac: %.lua $(BUILD)/compile
 	@mkdir -p $(@D)

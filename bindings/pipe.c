@@ -17,21 +17,15 @@ enum { STRATEGY = 1, HELD, USER_VALUES = HELD }; /* what Lua keeps with a pipe *
 /* What all reads go through: Lua's strings are made from it, of the size that arrived. */
 static _Thread_local char *scratch; /* not an array: each thread, paho's too, would clear its own */
 
-/* The metatable of pipes, of the Lua state that opened last and lives; others' pipes are known by
- * the name of their type. */
-static _Thread_local const void *type;
+/* By which a box is known: its type's name would have to be looked up, which is a tenth of what
+ * receiving a small message costs. */
+static const char mark;
 
-/* luaL_checkudata looks the type up by its name, which is a tenth of what receiving a small message
- * costs; it is left to make the error. */
 struct box *check_pipe(lua_State *L) {
     struct box *box = lua_touserdata(L, 1);
-    if (box && lua_getmetatable(L, 1)) {
-        bool is_pipe = lua_topointer(L, -1) == type;
-        lua_pop(L, 1);
-        if (is_pipe)
-            return box;
-    }
-    return luaL_checkudata(L, 1, PIPE_TYPE);
+    if (box && lua_rawlen(L, 1) == sizeof *box && box->mark == &mark)
+        return box;
+    return luaL_checkudata(L, 1, PIPE_TYPE); /* which makes the error */
 }
 
 void write_address(const struct sockaddr_storage *address, char out[REMOTE_SIZE]) {
@@ -48,6 +42,7 @@ void write_address(const struct sockaddr_storage *address, char out[REMOTE_SIZE]
 struct box *push_box(lua_State *L) {
     struct box *box = lua_newuserdatauv(L, sizeof *box, USER_VALUES);
     memset(box, 0, sizeof *box);
+    box->mark = &mark;
     box->main = wait_main(L);
     box->kept = LUA_NOREF;
     wait_list_init(&box->writers);
@@ -117,13 +112,12 @@ int park_reader(lua_State *L, struct box *box, double timeout_s, lua_KFunction k
     struct wait *wait = wait_begin(L);
     box->reader = wait;
     pipe_on_readable(box->pipe, on_readable, box);
-    return wait_park(L, wait, timeout_s, detach_reader, box, k, 0);
+    return wait_park(L, wait, timeout_s, detach_reader, box, k, (lua_KContext)box);
 }
 
 /* The stack: pipe, deadline, the most bytes to return. */
 static int receive(lua_State *L, int status, lua_KContext ctx) {
-    struct box *box = lua_touserdata(L, 1);
-    (void)ctx;
+    struct box *box = (struct box *)ctx;
     if (!box->pipe)
         return push_closed(L);
     if (!scratch && !(scratch = malloc(READ_SIZE)))
@@ -150,7 +144,7 @@ static int begin_receiving(lua_State *L, struct box *box, double timeout_s, lua_
     push_deadline(L, timeout_s);
     lua_pushinteger(L, most);
     wait_begin(L);
-    return receive(L, 0, 0);
+    return receive(L, 0, (lua_KContext)box);
 }
 
 /* receive(pipe [, timeout]) -> bytes, as many as there are; nil, "EOF: …", "EOF" at the end. What
@@ -246,7 +240,7 @@ int park_writer(lua_State *L, struct box *box, double timeout_s, lua_KFunction k
     struct wait *wait = wait_begin(L);
     wait_list_add(&box->writers, wait);
     watch_queue(box);
-    return wait_park(L, wait, timeout_s, wait_list_remove, wait, k, 0);
+    return wait_park(L, wait, timeout_s, wait_list_remove, wait, k, (lua_KContext)box);
 }
 
 /* Writes of the string under way what the queue takes. Returns whether that was all. */
@@ -268,8 +262,7 @@ static void detach_sender(void *arg) {
 
 /* The stack: pipe, data, deadline. */
 static int sent(lua_State *L, int status, lua_KContext ctx) {
-    struct box *box = lua_touserdata(L, 1);
-    (void)ctx;
+    struct box *box = (struct box *)ctx;
     if (status == UV_ETIMEDOUT)
         return push_refusal(L, status, "%s does not take more; a part of it may be on its way",
                             box->remote);
@@ -281,31 +274,30 @@ static int sent(lua_State *L, int status, lua_KContext ctx) {
 
 /* One string at a time: whoever comes while one is under way waits for its end. */
 static int send_on(lua_State *L, int status, lua_KContext ctx) {
-    struct box *box = lua_touserdata(L, 1);
-    (void)ctx;
+    struct box *box = (struct box *)ctx;
     if (!box->pipe)
         return push_closed(L);
     if (status != 0)
-        return sent(L, status, 0);
+        return sent(L, status, ctx);
     if (box->sender)
         return park_writer(L, box, time_left(L, 3), send_on);
     box->data = lua_tolstring(L, 2, &box->left);
     if (write_on(box, &status))
-        return sent(L, status, 0);
+        return sent(L, status, ctx);
     struct wait *wait = box->sender = wait_begin(L);
     watch_queue(box);
-    return wait_park(L, wait, time_left(L, 3), detach_sender, box, sent, 0);
+    return wait_park(L, wait, time_left(L, 3), detach_sender, box, sent, ctx);
 }
 
 /* pipe:send(data [, timeout]) -> true; waits while more than the high-water mark is queued */
 static int send_(lua_State *L) {
-    check_pipe(L);
+    struct box *box = check_pipe(L);
     luaL_checkstring(L, 2);
     double timeout_s = check_timeout(L, 3, -1);
     wait_begin(L);
     lua_settop(L, 2);
     push_deadline(L, timeout_s);
-    return send_on(L, 0, 0);
+    return send_on(L, 0, (lua_KContext)box);
 }
 
 /* --- what it is ---------------------------------------------------------------------------- */
@@ -360,7 +352,6 @@ static int module_gc(lua_State *L) {
     end_lingering(L);
     free(scratch);
     scratch = NULL;
-    type = NULL; /* another state's metatables may come to lie there */
     return 0;
 }
 
@@ -392,7 +383,6 @@ int open_pipe(lua_State *L) {
                                    {NULL, NULL}});
     open_pour(L);
     luaL_getmetatable(L, PIPE_TYPE);
-    type = lua_topointer(L, -1);
     luaL_newlib(L, functions);
     lua_getfield(L, -2, "__index");
     lua_pushvalue(L, -1);

@@ -18,6 +18,7 @@
 #define REMOTE_SIZE (IP_TEXT_SIZE + 8)
 
 struct box {
+    const void *mark;  /* for check_pipe */
     struct pipe *pipe; /* NULL once it is closed */
     struct wait *opener, *reader, *shutter;
     struct wait *sender; /* of the string under way: `left` bytes at `data`, on its task's stack */
@@ -62,7 +63,8 @@ int push_closed(lua_State *L);
 
 int push_reader_busy(lua_State *L);
 
-/* Park the task until it is worth trying again to read (one task at a time) or to write. */
+/* Park the task until it is worth trying again to read (one task at a time) or to write. k gets the
+ * box as its context: at stack index 1, where it lies, it would have to be looked up. */
 int park_reader(lua_State *L, struct box *box, double timeout_s, lua_KFunction k);
 int park_writer(lua_State *L, struct box *box, double timeout_s, lua_KFunction k);
 

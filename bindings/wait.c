@@ -229,14 +229,14 @@ struct wait *wait_begin(lua_State *L) {
     return &task->wait;
 }
 
-static int resumed(lua_State *L, int status, lua_KContext ctx) {
+static int resumed(lua_State *L, int status, lua_KContext running) {
     (void)status;
-    struct task *task = runtime_of(L)->current;
+    struct task *task = (struct task *)running;
     if (task->raise) {
         task->raise = false;
         return task_raise_cancellation(L, task);
     }
-    return task->wait.k(L, task->wait.status, ctx);
+    return task->wait.k(L, task->wait.status, task->wait.ctx);
 }
 
 int wait_park(lua_State *L, struct wait *wait, double timeout_s, wait_detach detach, void *arg,
@@ -245,8 +245,9 @@ int wait_park(lua_State *L, struct wait *wait, double timeout_s, wait_detach det
     wait->detach = detach;
     wait->arg = arg;
     wait->k = k;
+    wait->ctx = ctx;
     task->state = TASK_PARKED;
     if (timeout_s >= 0)
         deadline_set(task->runtime, &wait->deadline, timeout_s);
-    return lua_yieldk(L, 0, ctx, resumed);
+    return lua_yieldk(L, 0, (lua_KContext)task, resumed);
 }

@@ -35,6 +35,7 @@ struct wait {
     wait_detach detach;
     void *arg;
     lua_KFunction k;
+    lua_KContext ctx;
     int status;
 };
 

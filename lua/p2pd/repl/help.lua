@@ -76,7 +76,7 @@ function M.parameters(owner, name)
     for _, entry in ipairs(all()) do
       if entry.kind == "function" then
         local names = { is_method = entry.name:find(":", 1, true) ~= nil }
-        for i, param in ipairs(entry.params) do names[i] = param[1] end
+        for i, param in ipairs(entry.params) do names[i] = param.name end
         parameters[entry.name:gsub(":", ".")] = names
         if entry.class then parameters[entry.class:lower() .. "." .. entry.name:match "[%w_]+$"] = names end
       end

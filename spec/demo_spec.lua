@@ -4,14 +4,9 @@ local luv = require "luv"
 local labs = require "spec.support.lab"
 local processes = require "spec.support.processes"
 local program = require "spec.support.program"
+local texts = require "spec.support.texts"
 
-local function has(text, part)
-  assert(text:find(part, 1, true), ("'%s' is not in:\n%s"):format(part, text))
-end
-
-local function has_not(text, part)
-  assert(not text:find(part, 1, true), ("'%s' is in:\n%s"):format(part, text))
-end
+local has, has_not = texts.has, texts.has_not
 
 -- The first event of this name that the program told on standard error.
 local function event(it, name)

@@ -9,17 +9,12 @@ local page = require "p2pd.lab.matrix_page"
 local program = require "spec.support.program"
 local referee = require "spec.support.referee"
 local results = require "p2pd.lab.matrix_results"
+local texts = require "spec.support.texts"
+
+local has, has_not = texts.has, texts.has_not
 
 local KINDS = "open,symmetric/random"
 local HASTE = { "--strategies", "direct,reverse", "--timeout", "1.5", "--delay", "2" } -- what fails, fails soon
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("'%s' is not in:\n%s"):format(part, text))
-end
-
-local function has_not(text, part)
-  assert(not text:find(part, 1, true), ("'%s' is in:\n%s"):format(part, text))
-end
 
 local function matrix(user, ...)
   local words = { ... }

@@ -9,6 +9,9 @@ local luv = require "luv"
 local program = require "spec.support.program"
 local run = require "spec.support.run"
 local task = require "p2pd.task"
+local texts = require "spec.support.texts"
+
+local has, has_not = texts.has, texts.has_not
 
 local AT_ONCE = 3        -- checks side by side
 local LONGEST = 4000     -- milliseconds of a check, whatever is silent
@@ -17,14 +20,6 @@ local MOST_RTT = 90      -- of what is measured amid other work
 local CLOCK_ERROR = 4321 -- seconds
 
 local obstacle = labs.obstacle(labs.users()[1])
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("'%s' is not in:\n%s"):format(part, text))
-end
-
-local function has_not(text, part)
-  assert(not text:find(part, 1, true), ("'%s' is in:\n%s"):format(part, text))
-end
 
 -- Names of routers, each with a host behind it, and what their hosts see: NAT, delta, for UDP and TCP alike.
 local KINDS = {

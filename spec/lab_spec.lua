@@ -6,17 +6,12 @@ local p2pd = require "p2pd"
 local processes = require "spec.support.processes"
 local program = require "spec.support.program"
 local run = require "spec.support.run"
+local texts = require "spec.support.texts"
+
+local has, has_not = texts.has, texts.has_not
 
 local UP_SECONDS = 0.6 -- what is promised
 local SANITIZED = os.getenv "P2PD_SANITIZED" ~= nil
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("'%s' is not in:\n%s"):format(part, text))
-end
-
-local function has_not(text, part)
-  assert(not text:find(part, 1, true), ("'%s' is in:\n%s"):format(part, text))
-end
 
 local function fine(it)
   assert(it.status == 0, ("status %d: %s%s"):format(it.status, it.out, it.err))

@@ -1,7 +1,10 @@
 -- topology and plumbing: from options to addresses, cables and what `ip` is told; nothing is made.
 local plumbing = require "p2pd.lab.plumbing"
+local texts = require "spec.support.texts"
 local timeline = require "p2pd.lab.timeline"
 local topology = require "p2pd.lab.topology"
+
+local has, has_not = texts.has, texts.has_not
 
 local function plan(options) return assert(topology.plan(options)) end
 
@@ -10,14 +13,6 @@ local function refusal(options)
   assert.is_nil(made)
   assert.are.equal("EINVAL", code)
   return message
-end
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("'%s' is not in:\n%s"):format(part, text))
-end
-
-local function has_not(text, part)
-  assert(not text:find(part, 1, true), ("'%s' is in:\n%s"):format(part, text))
 end
 
 local function addresses(host)

@@ -8,11 +8,10 @@ local program = require "spec.support.program"
 local page = require "p2pd.lab.try_page"
 local processes = require "spec.support.processes"
 local results = require "p2pd.lab.matrix_results"
+local texts = require "spec.support.texts"
 local xml = require "spec.support.xml"
 
-local function has(text, part)
-  assert(text:find(part, 1, true), ("'%s' is not in:\n%s"):format(part, text))
-end
+local has = texts.has
 
 local CONDITIONS = { uninvited = "drop", loss = 0, noise = 0, delay_ms = 10, turn = true, timeout = 20 }
 
@@ -90,7 +89,7 @@ local function elements_of(text)
 end
 
 -- The texts of the elements with this name and class.
-local function texts(elements, name, class)
+local function texts_of(elements, name, class)
   local list = {}
   for _, element in ipairs(elements) do
     if element.name == name and element.attributes.class == class then list[#list + 1] = element.text end
@@ -116,18 +115,18 @@ describe("the page of a comparison", function()
       local elements, by_id = elements_of(text)
       assert.equal(" " .. case[3], by_id[sort].text)
       assert(text:find(case[3], 1, true) < text:find('class="grid"', 1, true))
-      assert.same({ case[4] }, texts(elements, "sup")) -- in the first grid alone
-      assert.same({ "1" }, texts(elements, "b"))
-      assert.same({ case[4] .. " " .. sort }, texts(elements, "p", "mark-" .. sort))
+      assert.same({ case[4] }, texts_of(elements, "sup")) -- in the first grid alone
+      assert.same({ "1" }, texts_of(elements, "b"))
+      assert.same({ case[4] .. " " .. sort }, texts_of(elements, "p", "mark-" .. sort))
     end
-    assert.same({}, texts(elements_of(page_of({ { "punch", 100 } }, { { "punch", 100 } })), "sup"))
+    assert.same({}, texts_of(elements_of(page_of({ { "punch", 100 } }, { { "punch", 100 } })), "sup"))
   end)
 
   it("has what is known of a pair that one of the two alone was tried with, and of one that is under way", function()
     local elements, by_id = elements_of(page_of({ { "punch", 100 } }, {}, "1 of 2, 1 under way"))
     assert(by_id["r1-2"])
-    has(table.concat(texts(elements, "p"), "\n"), "not tried")
-    has(table.concat(texts(elements, "p"), "\n"), "1 of 2, 1 under way")
+    has(table.concat(texts_of(elements, "p"), "\n"), "not tried")
+    has(table.concat(texts_of(elements, "p"), "\n"), "1 of 2, 1 under way")
     has(page_of({}, {}, "x"), 'http-equiv="refresh"')
     assert.is_nil(page_of({}, {}):find("refresh", 1, true))
   end)
@@ -147,8 +146,8 @@ describe("the page of a comparison", function()
     local text = page.html(two, sorts, { "open", bad }, bad)
     local elements = elements_of(text)
     local safe = "</pre><script>alert(1)</script>&amp;'\"  [31m????"
-    assert.equal(safe .. " against " .. safe, texts(elements, "h1")[1])
-    has(table.concat(texts(elements, "pre")), safe)
+    assert.equal(safe .. " against " .. safe, texts_of(elements, "h1")[1])
+    has(table.concat(texts_of(elements, "pre")), safe)
     elements_of(require("p2pd.lab.matrix_page").html(found, { "open", bad }, bad))
   end)
 end)
@@ -179,7 +178,7 @@ describe("lab try --virtual", function()
     assert.equal(1, it.status, it.err)
     local text = processes.read(html)
     local elements, by_id = elements_of(text)
-    assert.equal(mine .. " against default", texts(elements, "h1")[1])
+    assert.equal(mine .. " against default", texts_of(elements, "h1")[1])
     assert.equal(" 5 pairs got worse", by_id.worse.text)
     assert.matches("^ %d pairs? got slower, by %d+ ms in the median$", by_id.slower.text)
     assert.is_nil(by_id.better)
@@ -190,16 +189,16 @@ describe("lab try --virtual", function()
       if element.name == "a" and element.attributes.title then cells = cells + 1 end
       if element.name == "section" and class == "report" then reports = reports + 1 end
     end
-    assert.same({ 18, 9, 2 }, { cells, reports, #texts(elements, "table", "grid") })
-    assert.equal(18, #texts(elements, "pre"))
-    has(texts(elements, "pre")[1], "slow-and-straight")
+    assert.same({ 18, 9, 2 }, { cells, reports, #texts_of(elements, "table", "grid") })
+    assert.equal(18, #texts_of(elements, "pre"))
+    has(texts_of(elements, "pre")[1], "slow-and-straight")
     for _, name in ipairs { "open > full-cone/equal", "blocked > blocked" } do has(text, name:gsub(">", "&gt;")) end
     it = try("default", "--virtual", "--html", html, "--against", "direct") -- more kinds than there is room for words
     assert.equal(0, it.status, it.err)
     elements, by_id = elements_of(processes.read(html))
-    assert.same({}, texts(elements, "table", "grid"))
-    assert.equal(2, #texts(elements, "table", "grid small"))
-    local shown, hidden = 12, tonumber(texts(elements, "summary")[1]:match "^(%d+) more$")
+    assert.same({}, texts_of(elements, "table", "grid"))
+    assert.equal(2, #texts_of(elements, "table", "grid small"))
+    local shown, hidden = 12, tonumber(texts_of(elements, "summary")[1]:match "^(%d+) more$")
     assert.equal((" %d pairs got better"):format(shown + hidden), by_id.better.text)
     it = try("default", "--virtual", "--pairs", "open:open", "--html", "/no/such/out.html")
     assert.same({ 1, "" }, { it.status, it.out })

@@ -5,15 +5,10 @@ local cards = require "p2pd.cards"
 local hints = require "p2pd.netcheck_hints"
 local netcheck = require "p2pd.netcheck"
 local reach = require "p2pd.reach"
+local texts = require "spec.support.texts"
 local words = require "p2pd.netcheck_words"
 
-local function has(text, part)
-  assert(text:find(part, 1, true), ("'%s' is not in:\n%s"):format(part, text))
-end
-
-local function has_not(text, part)
-  assert(not text:find(part, 1, true), ("'%s' is in:\n%s"):format(part, text))
-end
+local has, has_not = texts.has, texts.has_not
 
 local function same_words(text, part)
   has((text:gsub("%s+", " ")), part)

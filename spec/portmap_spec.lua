@@ -7,6 +7,9 @@ local luv = require "luv"
 local p2pd = require "p2pd"
 local program = require "spec.support.program"
 local run = require "spec.support.run"
+local texts = require "spec.support.texts"
+
+local has = texts.has
 
 local ROUTER = "http://192.168.1.1:5000/rootDesc.xml"
 local EXTERNAL = "30.2.1.2"
@@ -14,10 +17,6 @@ local EXTERNAL = "30.2.1.2"
 local obstacle = labs.obstacle(labs.users()[1])
 local function test(name, f)
   it(name, obstacle and function() pending("no namespaces here: " .. obstacle) end or run(f))
-end
-
-local function has(text, part)
-  assert(tostring(text):find(part, 1, true), ("'%s' is not in:\n%s"):format(part, text))
 end
 
 -- A script that opens a mapping, prints it, keeps it for so many seconds, and prints it again.

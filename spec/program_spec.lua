@@ -1,5 +1,8 @@
 -- The program as people start it: arguments, exit statuses, tracebacks, signals.
 local program = require "spec.support.program"
+local texts = require "spec.support.texts"
+
+local has, has_not = texts.has, texts.has_not
 
 -- Options first; then `input`, `env` by name.
 local function run(options)
@@ -9,14 +12,6 @@ local function run(options)
     if options.env[name] == nil then options.env[name] = false end
   end
   return program.run(options)
-end
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("'%s' is not in:\n%s"):format(part, text))
-end
-
-local function has_not(text, part)
-  assert(not text:find(part, 1, true), ("'%s' is in:\n%s"):format(part, text))
 end
 
 describe("the arguments", function()

@@ -4,7 +4,10 @@ local luv = require "luv"
 local mosquitto = require "spec.support.mosquitto"
 local processes = require "spec.support.processes"
 local program = require "spec.support.program"
+local texts = require "spec.support.texts"
 local xml = require "spec.support.xml"
+
+local has, has_not = texts.has, texts.has_not
 
 local SANITIZED = os.getenv "P2PD_SANITIZED" ~= nil
 local MIB = 1024 * 1024
@@ -23,14 +26,6 @@ end
 -- The same behind a shell's redirections, in which "$0" "$@" is the program: for `exec "$0" "$@" <&-`.
 local function in_shell(script, list)
   return table.move(list, 1, #list, 4, { "/bin/sh", "-c", script })
-end
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("'%s' is not in:\n%s"):format(part, text))
-end
-
-local function has_not(text, part)
-  assert(not text:find(part, 1, true), ("'%s' is in:\n%s"):format(part, text))
 end
 
 local function address_of(child, name)

@@ -8,12 +8,11 @@ local processes = require "spec.support.processes"
 local program = require "spec.support.program"
 local run = require "spec.support.run"
 local strategies = require "p2pd.strategy"
+local texts = require "spec.support.texts"
+
+local has = texts.has
 
 local QUIET = 0.4 -- seconds after which a change would have been told
-
-local function has(text, part)
-  assert(text:find(part, 1, true), ("'%s' is not in:\n%s"):format(part, text))
-end
 
 -- A strategy that answers so, as a file's text.
 local function text_of(name)

@@ -2,7 +2,7 @@
 #include "core/err.h"
 #include "core/loop.h"
 #include "core/pipe.h"
-#include "spec/c/check.h"
+#include "spec/c/until.h"
 
 #include <arpa/inet.h>
 #include <openssl/evp.h>
@@ -21,11 +21,8 @@
 #define SANITIZED 0
 #endif
 
-#define PATIENCE_MS 10000
 #define NEVER 12345 /* a status that nothing returns: the callback has not come */
 
-static uv_loop_t loop;
-static uv_timer_t guard;
 static struct tls_identity *alice, *bob;
 static const uint8_t attempt[PIPE_ATTEMPT_SIZE] = "0123456789abcdef";
 static const uint8_t token[PIPE_TOKEN_SIZE] = "a secret token..";
@@ -41,22 +38,6 @@ struct side {
     uint32_t sum;
     bool reads;
 };
-
-static void on_guard(uv_timer_t *timer) {
-    (void)timer;
-}
-
-/* Runs the loop until the condition holds; a condition that never does is a failure, not a hang. */
-#define UNTIL(condition)                                                                           \
-    do {                                                                                           \
-        uv_update_time(&loop);                                                                     \
-        uint64_t limit_ = uv_now(&loop) + PATIENCE_MS;                                             \
-        uv_timer_start(&guard, on_guard, 20, 20);                                                  \
-        while (!(condition) && uv_now(&loop) < limit_)                                             \
-            uv_run(&loop, UV_RUN_ONCE);                                                            \
-        uv_timer_stop(&guard);                                                                     \
-        CHECK(condition);                                                                          \
-    } while (0)
 
 static int listening_socket(struct sockaddr_in *address) {
     const int on = 1;

@@ -1,35 +1,16 @@
 /* A puncher and what may come to it, over loopback; with the thread sanitizer, its two threads. */
 #include "core/err.h"
 #include "core/punch.h"
-#include "spec/c/check.h"
+#include "spec/c/until.h"
 
 #include <arpa/inet.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PATIENCE_MS 10000
 #define NOBODY 9 /* a port where nobody listens */
 #define MS 1000000u
 #define FULL_SHOTS 8
-
-static uv_loop_t loop;
-static uv_timer_t guard;
-
-static void on_guard(uv_timer_t *timer) {
-    (void)timer;
-}
-
-#define UNTIL(condition)                                                                           \
-    do {                                                                                           \
-        uv_update_time(&loop);                                                                     \
-        uint64_t limit_ = uv_now(&loop) + PATIENCE_MS;                                             \
-        uv_timer_start(&guard, on_guard, 1, 1);                                                    \
-        while (!(condition) && uv_now(&loop) < limit_)                                             \
-            uv_run(&loop, UV_RUN_ONCE);                                                            \
-        uv_timer_stop(&guard);                                                                     \
-        CHECK(condition);                                                                          \
-    } while (0)
 
 static struct ip ip_of(const char *text) {
     struct ip ip = {0};

@@ -1,0 +1,34 @@
+/* until: the loop of a C test, which runs until something holds.
+ *
+ * Provides  loop, guard (to be initialised by the test), UNTIL
+ * Uses      libuv, spec/c/check */
+#ifndef SPEC_C_UNTIL_H
+#define SPEC_C_UNTIL_H
+
+#include "spec/c/check.h"
+
+#include <uv.h>
+
+#define PATIENCE_MS 10000
+#define LOOK_MS 5
+
+static uv_loop_t loop;
+static uv_timer_t guard;
+
+static void on_guard(uv_timer_t *timer) {
+    (void)timer;
+}
+
+/* Runs the loop until the condition holds; one that never does is a failure, not a hang. */
+#define UNTIL(condition)                                                                           \
+    do {                                                                                           \
+        uv_update_time(&loop);                                                                     \
+        uint64_t limit_ = uv_now(&loop) + PATIENCE_MS;                                             \
+        uv_timer_start(&guard, on_guard, LOOK_MS, LOOK_MS);                                        \
+        while (!(condition) && uv_now(&loop) < limit_)                                             \
+            uv_run(&loop, UV_RUN_ONCE);                                                            \
+        uv_timer_stop(&guard);                                                                     \
+        CHECK(condition);                                                                          \
+    } while (0)
+
+#endif

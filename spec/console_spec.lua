@@ -66,7 +66,8 @@ describe("a console", function()
     two:enter "local x = 'two'"
     assert.are.equal('"one", 1', one:enter "x, shared")
     assert.are.equal('"two", 1', two:enter "x, shared")
-    one:type("p2pd.sleep(100)" .. ENTER)
+    one:type("print 'going' p2pd.sleep(100)" .. ENTER)
+    one:shows "going" -- the terminal throws away what was typed and not read when Ctrl-C comes
     assert.are.equal("1", two:enter "1")
     one:type(CTRL_C)
     one:ends("^C", "cancelled", "p2pd>")

@@ -132,7 +132,7 @@ end
 -- The part of the node that connects.
 local function meet(address, options, json)
   local tell = cli.teller(json)
-  local node <close>, why, why_code = p2pd.node(options)
+  local node <close>, why, why_code = p2pd.node(cli.node_options({}, tell, options))
   if not node then return cli.fail(tell, program.name, why, why_code) end
   node:facts(4) -- its router is known; otherwise connecting waits for that
   say("this node's address is       %s", node:address())

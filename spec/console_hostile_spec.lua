@@ -5,9 +5,10 @@ local luv = require "luv"
 local program = require "spec.support.program"
 local prompts = require "spec.support.prompt"
 local streams = require "spec.support.console_streams"
+local texts = require "spec.support.texts"
 
 local CTRL_C, TAB, ENTER = "\3", "\t", "\r"
-local encode, has = frames.encode, prompts.has
+local encode, has = frames.encode, texts.has
 local SANITIZED = os.getenv "P2PD_SANITIZED" ~= nil
 local MOST_MEMORY = 60 -- MiB
 

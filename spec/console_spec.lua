@@ -5,9 +5,10 @@ local consoles = require "spec.support.console"
 local frames = require "p2pd.repl.frames"
 local program = require "spec.support.program"
 local prompts = require "spec.support.prompt"
+local texts = require "spec.support.texts"
 
 local CTRL_C, CTRL_D, TAB, ENTER = "\3", "\4", "\t", "\r"
-local has = prompts.has
+local has = texts.has
 local listen, start, fake = consoles.listen, consoles.start, consoles.fake
 
 local function exits(self, status)

@@ -24,13 +24,6 @@ end
 
 local program = luv.fs_realpath(BUILD .. "/p2pd-lua")
 
--- What a command prints, and its exit status.
-local function output_of(command)
-  local stream = assert(io.popen(command .. " 2>&1"))
-  local text = stream:read "a"
-  return text, select(3, stream:close())
-end
-
 -- Runs a command in the folder as a user's who has no servers in his settings; its libraries are those of the build.
 -- What it says besides what it prints is given apart: a node whose port another program has just now says so.
 local function run_quietly(folder, command)
@@ -41,8 +34,8 @@ local function run_quietly(folder, command)
   local variables = ("-u P2PD_LUA XDG_CONFIG_HOME='%s' XDG_DATA_HOME='%s' LUA_CPATH='%s/?.so;;'"):format(folder, folder,
     luv.fs_realpath(BUILD))
   local said = folder .. "/said"
-  local text, status = output_of(("{ cd '%s' && env %s timeout 20 %s; } 2>'%s'"):format(folder, variables, command,
-    said))
+  local text, status = processes.output_of(("{ cd '%s' && env %s timeout 20 %s; } 2>'%s'"):format(folder, variables,
+    command, said))
   return text, status, read(said)
 end
 
@@ -73,7 +66,7 @@ describe("the README", function()
       return text .. table.concat(packets, "\n")
     end
     local shown = read("README.md"):match "\n%$ p2pd%-lua demo\n(.-)\n```"
-    local text, status = output_of(("timeout 60 '%s' demo </dev/null"):format(program))
+    local text, status = processes.output_of(("timeout 60 '%s' demo </dev/null"):format(program))
     assert.equal(0, status, text)
     assert.equal(shape(shown .. "\n"), shape(text))
   end)

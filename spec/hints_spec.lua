@@ -4,10 +4,11 @@ local luv = require "luv"
 local p2pd = require "p2pd"
 local program = require "spec.support.program"
 local prompts = require "spec.support.prompt"
+local texts = require "spec.support.texts"
 
 local CTRL_A, CTRL_C, CTRL_E, CTRL_F, CTRL_R, TAB, ENTER = "\1", "\3", "\5", "\6", "\18", "\t", "\r"
 local RIGHT, LEFT, END, UP = "\27[C", "\27[D", "\27[F", "\27[A"
-local has = prompts.has
+local has = texts.has
 
 local function start(options)
   options = options or {}
@@ -116,13 +117,13 @@ describe("a hint for a text", function()
     local names = { trap = trap, big = big, p2pd = p2pd, deep = {} }
     names.deep.deep = names.deep
     setmetatable(names.deep, { __index = names.deep })
-    local texts = {
+    local typings = {
       "trap.x", "trap.x(", "trap(", "trap:x(", "big.onl", "big.x(", "deep.deep.deep.x(", "deep.x",
       ("("):rep(300), ("f("):rep(100), ("'\\"):rep(200), ("[=["):rep(100), ("--[["):rep(60), ("a."):rep(200) .. "b(",
       ("x"):rep(400), (" "):rep(400) .. ",", (","):rep(400), "p2pd.sleep(" .. ("{},"):rep(150),
     }
-    for _, text in ipairs(texts) do of(text, names) end -- what is read once is not measured
-    for _, text in ipairs(texts) do
+    for _, text in ipairs(typings) do of(text, names) end -- what is read once is not measured
+    for _, text in ipairs(typings) do
       local began = luv.hrtime()
       for _ = 1, 10 do of(text, names) end
       local ms = (luv.hrtime() - began) / 1e7

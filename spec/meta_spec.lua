@@ -223,13 +223,6 @@ end
 
 local program = luv.fs_realpath(BUILD .. "/p2pd-lua")
 
--- What a command prints, and its exit status.
-local function output_of(command)
-  local stream = assert(io.popen(command .. " 2>&1"))
-  local text = stream:read "a"
-  return text, select(3, stream:close())
-end
-
 describe("the guide and the README", function()
   it("link to what is there", function()
     local count = 0
@@ -369,7 +362,7 @@ describe("the README", function()
       end
     end
     for _, name in ipairs(programs) do
-      local text, status = output_of(("timeout 20 '%s' %s --help"):format(program, name))
+      local text, status = processes.output_of(("timeout 20 '%s' %s --help"):format(program, name))
       assert.equal(0, status, text)
       for option in text:gmatch "\n  (%-%-[%w-]+)" do there[name .. " " .. option] = true end
     end

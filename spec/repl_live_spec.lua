@@ -3,9 +3,10 @@
 local luv = require "luv"
 local program = require "spec.support.program"
 local prompts = require "spec.support.prompt"
+local texts = require "spec.support.texts"
 
 local CTRL_C, ENTER = "\3", "\r"
-local start, has, says = prompts.start, prompts.has, prompts.says
+local start, has, says = prompts.start, texts.has, prompts.says
 
 -- Nodes that need nobody else.
 local NODE = "p2pd.node { settings = { mqtt = {}, stun = {}, turn = {}, ntp = {} }, bind = '127.0.0.1', "

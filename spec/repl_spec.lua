@@ -3,10 +3,11 @@ local luv = require "luv"
 local program = require "spec.support.program"
 local prompts = require "spec.support.prompt"
 local screens = require "spec.support.screen"
+local texts = require "spec.support.texts"
 
 local CTRL_C, CTRL_D, CTRL_R, CTRL_Z, TAB, UP, ENTER = "\3", "\4", "\18", "\26", "\t", "\27[A", "\r"
 local COLUMNS = 80
-local start, has = prompts.start, prompts.has
+local start, has = prompts.start, texts.has
 
 describe("a line", function()
   it("is an expression or a statement", function()

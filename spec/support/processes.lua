@@ -222,4 +222,11 @@ function M.which(name)
   end
 end
 
+--- What a shell's command prints, on both its outputs, and its exit status.
+function M.output_of(command)
+  local stream = assert(io.popen(command .. " 2>&1"))
+  local text = stream:read "a"
+  return text, select(3, stream:close())
+end
+
 return M

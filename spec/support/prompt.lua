@@ -1,6 +1,7 @@
 -- prompt: the real program in a pseudo-terminal, and what then stands on the screen.
 local program = require "spec.support.program"
 local screens = require "spec.support.screen"
+local texts = require "spec.support.texts"
 
 local M = {}
 
@@ -96,14 +97,9 @@ function repl:enter(text)
   return table.concat(lines, "\n", before + 1 + math.max(0, #text > COLUMNS - 6 and rows or 0), #lines - 1)
 end
 
---- Throws unless the text has that part.
-function M.has(text, part)
-  if not text:find(part, 1, true) then error(("'%s' is not in:\n%s"):format(part, text), 2) end
-end
-
---- The same, wherever the screen's rows end.
+--- Throws unless the text has that part, wherever the screen's rows end.
 function M.says(text, part)
-  M.has(text:gsub("%s", ""), (part:gsub("%s", "")))
+  texts.has(text:gsub("%s", ""), (part:gsub("%s", "")))
 end
 
 return M

@@ -1,5 +1,5 @@
--- check: everything that has to hold, part by part: a line each with its time, in full what failed, and the sum of all
--- cases on the last line.
+-- check: everything that has to hold, part by part: a line each with its time, and what failed in full; at the end what
+-- failed once more, in short, and the sum of all cases on the last line.
 --
 --   lua5.4 spec/check.lua [--build DIR] [--only PART,...] [--jobs N] [FILE...]
 --
@@ -18,6 +18,7 @@ local processes = require "spec.support.processes"
 
 local TIMEOUT, SLOWDOWN, GRACE = 120, 3, 1.5 -- seconds; factor under sanitizers; seconds to end what was started
 local BUILD_TIMEOUT = 900
+local SHORT = 30 -- lines of what failed that are told once more
 local SEARCHABLE = 457 -- 0711: specs that become an ordinary user have folders of that user's in there
 
 local options = { build = "build", jobs = math.max(2, math.min(4, #luv.cpu_info())), files = {} }
@@ -28,6 +29,7 @@ local make = processes.which(inherited.MAKE or "make") or inherited.MAKE
 local scratch = assert(luv.fs_mkdtemp((inherited.TMPDIR or "/tmp") .. "/p2pd-check-XXXXXX"))
 luv.fs_chmod(scratch, SEARCHABLE)
 local totals = { passed = 0, failed = 0 }
+local failures = {} -- lists of lines
 
 -- Counting ------------------------------------------------------------------------------------------------------------
 
@@ -110,17 +112,28 @@ local function environment(part, folder)
   return list
 end
 
+-- What a part that failed was and said, without the cases that passed.
+local function explain(part, status, text)
+  local lines = { "  | $ " .. table.concat(part, " ") }
+  for line in (text:gsub("%s+$", "") .. "\n"):gmatch "([^\n]*)\n" do
+    if not line:find "^ok %d+ %- " then lines[#lines + 1] = "  | " .. line end
+  end
+  lines[#lines + 1] = ("  | exit status %s"):format(status)
+  return lines
+end
+
 local function report(part, status, seconds, text)
   local passed, failed, cases = (count[part.count or "one"])(text, status)
   passed, failed = passed or (status == 0 and 1 or 0), failed or 0
   if status ~= 0 and failed == 0 then failed = 1 end
   totals.passed, totals.failed = totals.passed + passed, totals.failed + failed
-  print(("%-6s %-44s %4d passed%s  %6.2f s"):format(failed == 0 and "ok" or "FAILED", part.name, passed,
-    failed > 0 and (", %d failed"):format(failed) or "", seconds))
+  local line = ("%-6s %-44s %4d passed%s  %6.2f s"):format(failed == 0 and "ok" or "FAILED", part.name, passed,
+    failed > 0 and (", %d failed"):format(failed) or "", seconds)
+  print(line)
   if failed > 0 then
-    print("  | $ " .. table.concat(part, " "))
-    for line in (text:gsub("%s+$", "") .. "\n"):gmatch "([^\n]*)\n" do print("  | " .. line) end
-    print(("  | exit status %s"):format(status))
+    local lines = explain(part, status, text)
+    print(table.concat(lines, "\n"))
+    failures[#failures + 1] = table.move(lines, 1, #lines, 2, { line })
   elseif verbose then
     for _, case in ipairs(cases or {}) do print("         " .. case) end
   end
@@ -330,6 +343,10 @@ processes.go(function()
   processes.remove(scratch)
 end)
 luv.run()
+for _, lines in ipairs(failures) do
+  print(table.concat(lines, "\n", 1, math.min(#lines, SHORT)))
+  if #lines > SHORT then print(("  | … %d more lines above"):format(#lines - SHORT)) end
+end
 print(("all in %.1f s"):format((luv.hrtime() - began) / 1e9))
 local summary = ("%d passed, %d failed"):format(totals.passed, totals.failed)
 processes.write(options.build .. "/summary", summary .. "\n")

@@ -93,7 +93,7 @@ function lab.attach(name) end
 ---@return p2pd.Code? code
 function lab.list() end
 
---- A lab that runs. All that ask it fail with ECLOSED when it is down.
+--- A lab that runs. All that ask it fail with ECLOSED when it is down, and with EAGAIN while it is coming up or going.
 ---@class p2pd.Lab
 ---@field name string
 local net = {}

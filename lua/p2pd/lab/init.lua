@@ -208,18 +208,29 @@ end
 
 -- Asking --------------------------------------------------------------------------------------------------------------
 
+local unanswered = { ECONNREFUSED = true, ENOENT = true, EOF = true }
+
+-- Why nobody answers. A lab comes and goes in steps, and of one that was ended by force the folder stays.
+local function silence(self)
+  local found = state.look(self.folder, self.name)
+  if found and found.life == "alive" and not found.leaving then
+    return nil, ("EAGAIN: the lab '%s' is just coming up, or going"):format(self.name), "EAGAIN"
+  end
+  return nil, ("ECLOSED: the lab '%s' has gone"):format(self.name), "ECLOSED"
+end
+
 local function ask(self, question)
   if self.closed then return nil, "ECLOSED: the lab is down", "ECLOSED" end
   local can, why, what = lines.can_carry(question)
   if not can then return nil, why, what end
   local path, directory = state.socket(self.folder .. "/" .. self.name)
-  if not path then return nil, ("ECLOSED: the lab '%s' has gone"):format(self.name), "ECLOSED" end
+  if not path then return silence(self) end
   local connected, message, code = lines.connect(path)
   luv.fs_close(directory)
-  if not connected then return nil, message, code end
   local _ <close> = connected
   local answer
-  answer, message, code = connected:ask(question, PATIENCE)
+  if connected then answer, message, code = connected:ask(question, PATIENCE) end
+  if unanswered[code] then return silence(self) end
   if not answer then return nil, message, code end
   if not answer.ok then return nil, answer.message, answer.code end
   answer.ok, answer.id = nil, nil

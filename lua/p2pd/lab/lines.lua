@@ -84,7 +84,8 @@ function M.connect(path)
   while ok and failure == nil do changed:wait() end
   if ok and not failure then return M.wrap(stream) end
   stream:close()
-  return nil, message or "ECONNREFUSED: nobody answers at " .. path, code or "ECONNREFUSED"
+  if ok then message, code = ("%s: nobody answers at %s"):format(failure, path), failure end
+  return nil, message, code
 end
 
 --- Sends a table; whoever has gone does not hear it.

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STRATEGY = 1, HELD, USER_VALUES = HELD }; /* what Lua keeps with a pipe */
+enum { HELD = 1, USER_VALUES = HELD }; /* what Lua keeps with a pipe */
 
 #define PIPE_TYPE "p2pd.pipe"
 #define READ_SIZE (256 * 1024)
@@ -73,6 +73,7 @@ void pipe_push(lua_State *L, struct pipe *pipe) {
     box->pipe = pipe;
     learn_addresses(box);
     learn_peer(box);
+    give_fields(L, box);
 }
 
 int push_closed(lua_State *L) {
@@ -302,40 +303,55 @@ static int send_(lua_State *L) {
 
 /* --- what it is ---------------------------------------------------------------------------- */
 
-static const char *const field_names[] = {"peer", "remote", "local_address"};
-
-static int index_(lua_State *L) {
-    lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL || lua_type(L, 2) != LUA_TSTRING)
-        return 1;
-    struct box *box = check_pipe(L);
-    const char *texts[] = {box->peer, box->remote, box->local};
-    const char *name = lua_tostring(L, 2);
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        if (strcmp(name, field_names[i]) == 0 && *texts[i]) {
-            lua_pushstring(L, texts[i]);
-            return 1;
-        }
-    if (strcmp(name, "strategy") == 0)
-        lua_getiuservalue(L, 1, STRATEGY);
-    return 1;
-}
+/* The metatable of each pipe's table of fields: behind them are the methods. */
+static const char behind_key;
 
 static int newindex(lua_State *L) {
     check_pipe(L);
     const char *name = luaL_checkstring(L, 2);
     luaL_argcheck(L, strcmp(name, "strategy") == 0, 2, "a pipe has only its 'strategy' to set");
-    lua_setiuservalue(L, 1, STRATEGY);
+    luaL_getmetafield(L, 1, "__index");
+    lua_replace(L, 1);
+    lua_rawset(L, 1);
     return 0;
 }
 
 static int tostring(lua_State *L) {
     struct box *box = check_pipe(L);
-    lua_getiuservalue(L, 1, STRATEGY);
+    lua_getfield(L, 1, "strategy");
     const char *strategy = lua_tostring(L, -1);
     lua_pushfstring(L, "pipe (%s%s%s, %s)", strategy ? strategy : "", strategy ? " with " : "",
                     *box->remote ? box->remote : "nobody", box->pipe ? "open" : "closed");
     return 1;
+}
+
+static const luaL_Reg metamethods[] = {{"__newindex", newindex},
+                                       {"__gc", close_pipe},
+                                       {"__close", close_pipe},
+                                       {"__tostring", tostring},
+                                       {NULL, NULL}};
+
+/* Each pipe has a metatable of its own, with its fields under __index: Lua finds a method behind
+ * them without a call, which were a fortieth of what echoing a small message takes; and whoever
+ * looks into a pipe sees what it has. */
+void give_fields(lua_State *L, const struct box *box) {
+    const struct {
+        const char *name, *text;
+    } fields[] = {{"peer", box->peer}, {"remote", box->remote}, {"local_address", box->local}};
+    lua_createtable(L, 0, 6); /* these, __name and __index */
+    luaL_setfuncs(L, metamethods, 0);
+    lua_pushliteral(L, PIPE_TYPE);
+    lua_setfield(L, -2, "__name");
+    lua_createtable(L, 0, 4); /* strategy comes later */
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        if (*fields[i].text) {
+            lua_pushstring(L, fields[i].text);
+            lua_setfield(L, -2, fields[i].name);
+        }
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &behind_key);
+    lua_setmetatable(L, -2);
+    lua_setfield(L, -2, "__index");
+    lua_setmetatable(L, -2);
 }
 
 /* state(pipe) -> whether it is open, bytes that were sent, bytes that were received */
@@ -375,20 +391,16 @@ int open_pipe(lua_State *L) {
     lua_setfield(L, LUA_REGISTRYINDEX, "p2pd.pipes.lingering");
     make_identities(L);
     open_socket(L);
-    module_type(L, PIPE_TYPE, methods,
-                (const luaL_Reg[]){{"__newindex", newindex},
-                                   {"__gc", close_pipe},
-                                   {"__close", close_pipe},
-                                   {"__tostring", tostring},
-                                   {NULL, NULL}});
+    module_type(L, PIPE_TYPE, methods, metamethods);
     open_pour(L);
     luaL_getmetatable(L, PIPE_TYPE);
     luaL_newlib(L, functions);
-    lua_getfield(L, -2, "__index");
+    lua_createtable(L, 0, 1);
+    lua_getfield(L, -3, "__index");
     lua_pushvalue(L, -1);
-    lua_setfield(L, -3, "methods"); /* to which lua/p2pd/pipe.lua adds its own */
-    lua_pushcclosure(L, index_, 1);
-    lua_setfield(L, -3, "__index");
+    lua_setfield(L, -4, "methods"); /* to which lua/p2pd/pipe.lua adds its own */
+    lua_setfield(L, -2, "__index");
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &behind_key);
     lua_remove(L, -2);
     return 1;
 }

@@ -52,6 +52,9 @@ struct box *push_box(lua_State *L);
 void learn_addresses(struct box *box);
 void learn_peer(struct box *box);
 
+/* Gives the pipe on top of the stack, before a script has it, the fields that scripts read. */
+void give_fields(lua_State *L, const struct box *box);
+
 /* Closes the pipe, which lingers until it has delivered what it accepted, and ends all waits for it
  * with ERR_ECLOSED. Does nothing when it is closed already. */
 void close_box(struct box *box);

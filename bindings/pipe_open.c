@@ -101,6 +101,7 @@ static int opened(lua_State *L, int status, lua_KContext place) {
     struct box *box = lua_touserdata(L, (int)place);
     if (status == 0) {
         lua_settop(L, (int)place);
+        give_fields(L, box);
         return 1;
     }
     if (box->otherwise && status != UV_ETIMEDOUT && status != ERR_ECLOSED) {

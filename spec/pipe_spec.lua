@@ -1,6 +1,7 @@
 local core = require "p2pd.core"
 local ends = require "spec.support.ends"
 local run = require "spec.support.run"
+local session = require "p2pd.repl.session"
 local task = require "p2pd.task"
 
 local MIB = 1024 * 1024
@@ -195,6 +196,10 @@ describe("pipe", function()
     assert.truthy(tostring(near):find("direct", 1, true))
     assert.truthy(tostring(near):find(near.remote, 1, true))
     assert.has_error(function() near.peer = "somebody else" end)
+    assert.is_nil(far.strategy) -- each has its own
+    local found = session.new {}
+    found.env.pipe = near
+    assert.same({ "recv", "recv_to", "refuse", "remote" }, found:candidates("pipe.re", "re"))
   end))
 
   it("throws for arguments that are wrong", run(function()

@@ -56,7 +56,9 @@ static void serve(uv_loop_t *loop) {
     uv_tcp_getsockname(&tcp, (struct sockaddr *)&address, &size);
     printf("port %d\n", ntohs(address.sin_port));
     fflush(stdout);
-    uv_poll_init(loop, &input, 0);
+    status = uv_poll_init(loop, &input, 0);
+    if (status != 0)
+        plain_die("standard input", status);
     uv_poll_start(&input, UV_READABLE, on_input);
 }
 

@@ -278,21 +278,18 @@ function parts.shell()
 end
 
 -- Both ends share a processor: one waits while the other works, and what it costs to wake another processor up says
--- nothing of the one or the other program. Many short turns: a machine that others use too is seldom steady for long.
+-- nothing of the one or the other program. Many short turns at servers that stay: a machine that others use too is
+-- seldom steady for long, and a program that has just started has not yet seen all of itself.
 function parts.echo()
-  local count = ("%d"):format(scaled(6000))
+  local count = ("%d"):format(scaled(10000))
   local pinned = { "taskset", "-c", processes.read("/proc/self/status"):match "Cpus_allowed_list:%s*.-(%d+)\n" }
-  local function ours()
-    return serving(joined(pinned, node "echoes"), SERVED, function(address)
-      return measure(joined(pinned, node("echo", address, count)), LOCAL)
-    end, LOCAL)
-  end
-  local function plain()
+  local values, baselines = serving(joined(pinned, node "echoes"), SERVED, function(address)
     return serving(joined(pinned, { program "bench_tls_echo", "serve" }), "^port (%d+)", function(port)
-      return measure(joined(pinned, { program "bench_tls_echo", "echo", port, count }))
+      return in_turns(function() return measure(joined(pinned, node("echo", address, count)), LOCAL) end,
+        function() return measure(joined(pinned, { program "bench_tls_echo", "echo", port, count })) end,
+        5 * tonumber(options.runs), true)
     end)
-  end
-  local values, baselines = in_turns(ours, plain, 5 * tonumber(options.runs), true)
+  end, LOCAL)
   add { name = "64-byte echo, both ends in Lua", unit = "/s", against = "plain C", values = values,
     baselines = baselines, bar = 0.9 }
 end

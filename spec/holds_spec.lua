@@ -2,10 +2,13 @@
 require "p2pd"
 local holds = require "p2pd.holds"
 local luv = require "luv"
+local program = require "spec.support.program"
 local run = require "spec.support.run"
 local speakers = require "p2pd.speakers"
 local stun = require "p2pd.stun"
 local task = require "p2pd.task"
+
+local eventually = program.eventually
 
 local HERE = { local_ip = "127.0.0.1", translated = true }
 
@@ -76,14 +79,6 @@ local function seconds(f, ...)
   return task.now() - began, table.unpack(result, 1, result.n)
 end
 
-local function await(condition)
-  local deadline = task.now() + 5
-  while not condition() do
-    assert(task.now() < deadline, "it did not come to that")
-    task.sleep(0.005)
-  end
-end
-
 describe("holds", function()
   it("say where they are seen, and are nobody else's", run(function()
     local server <close> = serve(outside)
@@ -146,15 +141,15 @@ describe("holds", function()
     local server <close> = serve(outside)
     local own <close> = pool({ server }, 0.02)
     local hold = assert(own:take())
-    await(function() return server.asked >= 4 end)
+    eventually(function() return server.asked >= 4 end)
     local port, before = hold.local_port, hold.connection
     server:hang_up()
-    await(function() return hold.connection and hold.connection ~= before end)
+    eventually(function() return hold.connection and hold.connection ~= before end)
     assert.equal(port, hold.local_port)
     server:stop()
-    await(function() return not hold.connection end)
+    eventually(function() return not hold.connection end)
     server:start()
-    await(function() return hold.connection end)
+    eventually(function() return hold.connection end)
     assert.equal(port, hold.local_port)
     assert.equal(0, own.moved)
   end))
@@ -184,7 +179,7 @@ describe("holds", function()
     task.sleep(0.1)
     assert.equal(0, own.moved)
     ip = "30.2.1.9"
-    await(function() return own.moved == 1 end)
+    eventually(function() return own.moved == 1 end)
     assert.equal("30.2.1.9", hold.external_ip)
   end))
 
@@ -282,7 +277,7 @@ describe("samples", function()
     sample:close()
     sample:close()
     assert.equal(1, ended)
-    await(function() return good.guests[1]:is_closing() end)
+    eventually(function() return good.guests[1]:is_closing() end)
   end))
 
   it("fail when nobody answers", run(function()

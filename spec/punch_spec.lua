@@ -7,6 +7,8 @@ local processes = require "spec.support.processes"
 local program = require "spec.support.program"
 local run = require "spec.support.run"
 
+local eventually = program.eventually
+
 local SANITIZED = os.getenv "P2PD_SANITIZED" ~= nil
 local HOME = "127.0.0.1"
 local NOBODY = 9 -- a port where nobody listens
@@ -43,10 +45,6 @@ local function visitor(from, port)
     if not err then self.handle:read_start(function(why, bytes) if not bytes then self.ended = why or "EOF" end end) end
   end)
   return setmetatable(self, { __close = function() self.handle:close() end })
-end
-
-local function await(condition)
-  if not program.await(condition, 5) then error("it did not come to pass", 2) end
 end
 
 local function fails(wanted, part, ...)
@@ -154,7 +152,7 @@ describe("a puncher", function()
     local shots = {}
     for i = 1, 100 do shots[i] = { at_ms = i <= 50 and 0 or 20, remote_port = i + 1 } end
     assert(puncher:fire(shots, { at = p2pd.now() - 10 }))
-    await(function() return puncher:seen().sent == 100 end)
+    eventually(function() return puncher:seen().sent == 100 end)
     for i, event in ipairs(sent(puncher)) do
       assert.equal(i + 1, event.remote_port)
       assert(event.ms >= 10000, event.ms)
@@ -210,7 +208,7 @@ describe("a puncher", function()
     local here <close> = house()
     local few <close> = open { limits = { sockets = 2 } }
     assert(few:fire(shots_at(here.port, 3))) -- holes are counted until they are taken
-    await(function() return few:seen().alive == 0 end)
+    eventually(function() return few:seen().alive == 0 end)
     assert.same({ 2, { EMFILE = 1 } }, { few:seen().connected, few:seen().failed })
     for _ = 1, 2 do few:wait(1):close() end
   end))
@@ -231,7 +229,7 @@ describe("a puncher", function()
     local port = assert(puncher:listen(0))
     local strangers = {}
     for i = 1, 20 do strangers[i] = visitor("127.0.0.3", port) end
-    await(function()
+    eventually(function()
       for _, one in ipairs(strangers) do
         if not one.ended then return false end
       end
@@ -241,7 +239,7 @@ describe("a puncher", function()
     fails("ETIMEDOUT", "waiting", puncher:wait(0.01))
     local peers = {}
     for i = 1, 40 do peers[i] = visitor(HOME, port) end
-    await(function() return puncher:seen().accepted == 32 and puncher:seen().crowded == 8 end)
+    eventually(function() return puncher:seen().accepted == 32 and puncher:seen().crowded == 8 end)
     for _ = 1, 32 do assert(puncher:wait(1)):close() end
     fails("ETIMEDOUT", "waiting", puncher:wait(0.01))
     peers[#peers + 1] = visitor(HOME, port)
@@ -266,7 +264,7 @@ describe("a puncher", function()
     local here <close> = house()
     local puncher <close> = open()
     assert(puncher:fire { { at_ms = 200, remote_port = here.port, listens = false }, { remote_port = NOBODY } })
-    await(function() return puncher:seen().refused == 1 end)
+    eventually(function() return puncher:seen().refused == 1 end)
     local waiting = p2pd.spawn(function() return puncher:wait(2) end)
     p2pd.sleep(0.01)
     puncher:halt()
@@ -275,9 +273,9 @@ describe("a puncher", function()
     assert(puncher:fire { { at_ms = 1, remote_port = here.port } })
     assert(puncher:wait(2)):close()
     assert(puncher:fire({ { remote_port = NOBODY } }, { revive = 4000, revive_gap_ms = 1 }))
-    await(function() return puncher:seen().revived > 3 end)
+    eventually(function() return puncher:seen().revived > 3 end)
     puncher:halt()
-    await(function() return puncher:seen().alive == 0 end)
+    eventually(function() return puncher:seen().alive == 0 end)
   end))
 
   it("ends at any time, with all that it has", run(function()
@@ -286,7 +284,7 @@ describe("a puncher", function()
     local before = descriptors()
     local puncher = open()
     assert(puncher:fire(shots_at(here.port, 10, { listens = true })))
-    await(function() return puncher:seen().connected == 10 end)
+    eventually(function() return puncher:seen().connected == 10 end)
     puncher:wait(1):close()
     local waiting = p2pd.spawn(function()
       for _ = 1, 9 do assert(puncher:wait(1)):close() end
@@ -304,10 +302,10 @@ describe("a puncher", function()
     fails("ECLOSED", "was closed", puncher:fire {})
     assert.is_nil(puncher:halt())
     assert.equal("puncher (toward 127.0.0.1, closed)", tostring(puncher))
-    await(function() return here.ended == #here.guests end)
+    eventually(function() return here.ended == #here.guests end)
     for _, guest in ipairs(here.guests) do guest:close() end
     here.guests = {}
-    await(function() return descriptors() <= before end)
+    eventually(function() return descriptors() <= before end)
     waiting = p2pd.spawn(function()
       local other <close> = open()
       other:listen(0)
@@ -320,7 +318,7 @@ describe("a puncher", function()
     open():fire(shots_at(NOBODY, 100, { at_ms = 100 }))
     collectgarbage()
     collectgarbage()
-    await(function() return descriptors() <= before end)
+    eventually(function() return descriptors() <= before end)
   end))
 
   it("closes within milliseconds while it fires", run(function()

@@ -39,6 +39,11 @@ local function await(condition, seconds)
 end
 M.await = await
 
+--- Waits until the condition holds; throws when it does not come to that.
+function M.eventually(condition)
+  if not await(condition) then error("it does not come to that", 2) end
+end
+
 -- A program may end before it has read what it is sent: that is no reason for the specs to end by a signal.
 local broken_pipes = luv.new_signal()
 broken_pipes:start("sigpipe", function() end)

@@ -64,10 +64,7 @@ local function coturn_conf(folder)
     "no-tls",
     "no-dtls",
     "no-cli",
-    "relay-threads=0", -- one thread does all, and starts sooner
-    "userdb=:memory:", -- SQLite's name for no file
-    "log-file=stdout",
-    ("pidfile=%s/coturn.pid"):format(folder))
+    "relay-threads=0") -- one thread does all, and starts sooner
 end
 
 local function miniupnpd_conf(router, place)
@@ -163,7 +160,12 @@ end
 local function coturn(programs, folder)
   return with_probe({
     name = "coturn", where = "internet", package = "coturn",
-    argv = { programs:find("turnserver", "coturn"), "-c", folder .. "/coturn.conf" },
+    -- What it writes is said here: a lab that ends as it starts takes the settings away before they are read, and it
+    -- would write into the machine's folders. ":memory:" is SQLite's name for no file.
+    argv = {
+      programs:find("turnserver", "coturn"), "-c", folder .. "/coturn.conf", "--log-file=stdout", "--db=:memory:",
+      ("--pidfile=%s/coturn.pid"):format(folder),
+    },
     files = { ["coturn.conf"] = coturn_conf(folder) },
   }, "stun", ipv4(STUN), PORTS.stun)
 end

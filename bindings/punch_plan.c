@@ -435,9 +435,10 @@ static int plan(lua_State *L) {
         return 3;
     struct plan *made = lua_newuserdatauv(L, sizeof *made, 0); /* freed whatever is thrown */
     enum plan_reason reason = plan_make(&asked, made);
+    if (reason == PLAN_PEER_PORTS)
+        return push_refusal(L, UV_EINVAL, "%s", reasons[reason]);
     if (reason != PLAN_FINE)
-        return push_refusal(L, reason == PLAN_PEER_PORTS ? UV_EINVAL : ERR_EUNREACHABLE, "%s",
-                            reasons[reason]);
+        return push_refusal(L, ERR_EUNREACHABLE, "%s", reasons[reason]);
     return push_plan(L, made);
 }
 

@@ -58,10 +58,6 @@ end
 
 -- Going ---------------------------------------------------------------------------------------------------------------
 
-local function later(f)
-  return setmetatable({}, { __close = f })
-end
-
 -- How it goes: how many of the runs that are asked for have been made, now or earlier.
 local function new_state(asked)
   local state = { total = #asked.all, done = 0, failed = 0, running = 0 }
@@ -96,21 +92,12 @@ local function try_all(values, asked)
   local found = asked.found
   local state = new_state(asked)
   local keeper = keeper_of(values, found, state, asked.all)
-  local ok, message, code = keeper.save()
-  if not ok then return nil, message, code end
-  local view = screen.open {
-    kinds = matrix_pairs.kinds_in(asked.pairs), pairs = asked.pairs, results = found,
-    state = function() return state end,
-  }
-  local saved = false
-  local function leave()
-    if saved then return true end
-    saved, state.running = true, 0
-    view:leave()
-    return keeper.save()
-  end
-  local _ <close> = later(leave) -- whatever ends this, what was found out is kept
-  do
+  local view
+  return keeper.around(function()
+    view = screen.open {
+      kinds = matrix_pairs.kinds_in(asked.pairs), pairs = asked.pairs, results = found,
+      state = function() return state end,
+    }
     local drawing <close> = task.group()
     drawing:spawn(function()
       while true do
@@ -118,7 +105,7 @@ local function try_all(values, asked)
         task.sleep(TICK)
       end
     end)
-    ok, message, code = matrix.run {
+    return matrix.run {
       runs = asked.left, conditions = asked.conditions, jobs = values.jobs or #luv.cpu_info(),
       on_begin = function(run)
         state.running = state.running + 1
@@ -133,10 +120,10 @@ local function try_all(values, asked)
         keeper.changed()
       end,
     }
-  end
-  local kept, why, what = leave()
-  if not ok then return nil, message, code end
-  return kept, why, what
+  end, function()
+    state.running = 0
+    if view then view:leave() end
+  end)
 end
 
 --- Runs the command.

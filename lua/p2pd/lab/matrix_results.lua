@@ -295,8 +295,8 @@ function results:json()
     table.concat(self.encoded, ",\n"))
 end
 
---- What writes files now and then: `keeper:changed()` when it is time again, `keeper:save()` at once. `makers` are
---- functions that give a file's text, by its path.
+--- What writes files now and then: `changed()` when it is time again, `save()` at once; `around(f, leave)` before f and
+--- after it, however that ends, with leave() called first. `makers` are functions that give a file's text, by its path.
 ---@param makers table<string, fun(): string>
 function M.keeper(makers)
   local self = { next_at = 0 }
@@ -314,6 +314,22 @@ function M.keeper(makers)
   function self.changed()
     if luv.hrtime() / 1e9 < self.next_at then return true end
     return self.save()
+  end
+  function self.around(f, leave)
+    local ok, message, code = self.save()
+    if not ok then return nil, message, code end
+    local left, kept = false, nil
+    local function finish()
+      if left then return end
+      left = true
+      leave()
+      kept = table.pack(self.save())
+    end
+    local _ <close> = setmetatable({}, { __close = finish })
+    ok, message, code = f()
+    finish()
+    if not ok then return nil, message, code end
+    return table.unpack(kept, 1, 3)
   end
   return self
 end

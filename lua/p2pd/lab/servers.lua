@@ -48,7 +48,7 @@ end
 
 -- Two addresses and two ports let it answer STUN's change requests (RFC 5780, section 4); relays for UDP (RFC 8656) and
 -- TCP (RFC 6062) lie on the address that the client came to.
-local function coturn_conf(folder)
+local function coturn_conf()
   return lines(
     "listening-ip=" .. ipv4(STUN),
     "listening-ip=" .. ipv4(STUN_OTHER),
@@ -166,7 +166,7 @@ local function coturn(programs, folder)
       programs:find("turnserver", "coturn"), "-c", folder .. "/coturn.conf", "--log-file=stdout", "--db=:memory:",
       ("--pidfile=%s/coturn.pid"):format(folder),
     },
-    files = { ["coturn.conf"] = coturn_conf(folder) },
+    files = { ["coturn.conf"] = coturn_conf() },
   }, "stun", ipv4(STUN), PORTS.stun)
 end
 

@@ -137,30 +137,19 @@ end
 local function try_all(values, two, pairs_asked, left)
   local mine, state = two[1], { total = #left, done = 0, failed = 0, running = 0 }
   local keeper = keeper_of(values, two, pairs_asked, state)
-  local ok, message, code = keeper.save()
-  if not ok then return nil, message, code end
-  local saved = false
-  local function leave()
-    if saved then return true end
-    saved, state.running = true, 0
-    return keeper.save()
-  end
-  local _ <close> = setmetatable({}, { __close = leave }) -- whatever ends this, what was found out is kept
-  ok, message, code = runner_of(values) {
-    runs = left, conditions = mine.conditions, jobs = values.jobs or #luv.cpu_info(),
-    on_begin = function() state.running = state.running + 1 end,
-    on_end = function(made, run)
-      state.running, state.done = state.running - 1, state.done + 1
-      run.one.found:add(made)
-      keeper.changed()
-      if not values.virtual then
+  return keeper.around(function()
+    return runner_of(values) {
+      runs = left, conditions = mine.conditions, jobs = values.jobs or #luv.cpu_info(),
+      on_begin = function() state.running = state.running + 1 end,
+      on_end = function(made, run)
+        state.running, state.done = state.running - 1, state.done + 1
+        run.one.found:add(made)
+        keeper.changed()
+        if values.virtual then return end
         say { ("[%d of %d] %s, %s: %s"):format(state.done, #left, run.one.name, words.pair(made), words.outcome(made)) }
-      end
-    end,
-  }
-  local kept, why, what = leave()
-  if not ok then return nil, message, code end
-  return kept, why, what
+      end,
+    }
+  end, function() state.running = 0 end)
 end
 
 --- Runs the command.

@@ -4,14 +4,11 @@
 
 #include "core/err.h"
 #include "spec/c/broker.h"
-#include "spec/c/check.h"
+#include "spec/c/until.h"
 
 #include <unistd.h>
 
-#define GUARD_MS 10000
 #define STALL_MS 60 /* paho sleeps for 100 ms where it is left alone */
-
-static uv_loop_t loop;
 
 struct probe {
     struct mqtt *mqtt;
@@ -88,37 +85,23 @@ static void shut(struct probe *probe) {
     probe->mqtt = NULL;
 }
 
-static void on_guard(uv_timer_t *timer) {
-    *(bool *)timer->data = true;
-}
-
-/* Runs the loop until the condition holds, or for `ms`. */
-#define RUN_UNTIL(condition, ms)                                                                   \
-    do {                                                                                           \
-        bool late_ = false;                                                                        \
-        uv_timer_t guard_ = {.data = &late_};                                                      \
-        uv_timer_init(&loop, &guard_);                                                             \
-        uv_timer_start(&guard_, on_guard, ms, 0);                                                  \
-        while (!(condition) && !late_)                                                             \
-            uv_run(&loop, UV_RUN_ONCE);                                                            \
-        uv_close((uv_handle_t *)&guard_, NULL);                                                    \
-        uv_run(&loop, UV_RUN_NOWAIT);                                                              \
-    } while (0)
-
-#define WAIT_FOR(condition)                                                                        \
-    do {                                                                                           \
-        RUN_UNTIL(condition, GUARD_MS);                                                            \
-        CHECK(condition);                                                                          \
-    } while (0)
-
 static void begin(void) {
     uv_loop_init(&loop);
+    uv_timer_init(&loop, &guard);
+}
+
+static void connect_both(struct broker *broker, struct probe *probe) {
+    begin();
+    struct sockaddr_in address = broker_start(broker, &loop);
+    open_probe(probe, &address);
+    UNTIL(probe->ups);
 }
 
 /* All that was opened is closed: the loop ends by itself, and nothing is left in it. */
 static void end(struct broker *brokers, size_t count) {
     for (size_t i = 0; i < count; i++)
         broker_stop(&brokers[i]);
+    uv_close((uv_handle_t *)&guard, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     CHECK_EQ(uv_loop_close(&loop), 0);
 }
@@ -130,21 +113,21 @@ static void comes_up_and_hears_itself(void) {
     struct sockaddr_in address = broker_start(&broker, &loop);
     open_probe(&probe, &address);
     CHECK_EQ(mqtt_publish(probe.mqtt, "t", "early", 5), UV_ENOTCONN);
-    WAIT_FOR(probe.ups);
+    UNTIL(probe.ups);
     CHECK(broker.together);
     CHECK_EQ(strlen(broker.client_id), 23);
     CHECK_EQ(mqtt_publish(probe.mqtt, "t", "hello", 5), 0);
-    WAIT_FOR(probe.messages);
+    UNTIL(probe.messages);
     CHECK_TEXT(probe.last, "hello");
     CHECK_EQ(probe.retained, 0);
     broker_say(&broker, 1, "t", "kept");
-    WAIT_FOR(probe.messages == 2);
+    UNTIL(probe.messages == 2);
     CHECK_EQ(probe.retained, 1);
     char long_one[1001] = {0};
     CHECK_EQ(mqtt_publish(probe.mqtt, "t", long_one, sizeof(long_one)), UV_EMSGSIZE);
     CHECK_EQ(mqtt_counters(probe.mqtt).received, 2);
     shut(&probe);
-    WAIT_FOR(probe.closed && broker.goodbyes);
+    UNTIL(probe.closed && broker.goodbyes);
     CHECK_EQ(probe.downs, 0);
     end(&broker, 1);
 }
@@ -155,11 +138,11 @@ static void every_connection_has_an_id_of_its_own(void) {
     begin();
     struct sockaddr_in address = broker_start(&broker, &loop);
     open_probe(&first, &address);
-    WAIT_FOR(first.ups);
+    UNTIL(first.ups);
     char id[64];
     snprintf(id, sizeof(id), "%s", broker.client_id);
     open_probe(&second, &address);
-    WAIT_FOR(second.ups);
+    UNTIL(second.ups);
     CHECK(strcmp(id, broker.client_id) != 0);
     shut(&first);
     shut(&second);
@@ -181,7 +164,7 @@ static void bad_brokers_cost_the_good_ones_nothing(void) {
         struct sockaddr_in address = broker_start(&brokers[i], &loop);
         open_probe(&probes[i], &address);
     }
-    WAIT_FOR(probes[1].ups && probes[3].ups && probes[5].ups && probes[8].ups);
+    UNTIL(probes[1].ups && probes[3].ups && probes[5].ups && probes[8].ups);
     for (int i = 0; i < ALL; i++) {
         ups += probes[i].ups;
         if (probes[i].ups)
@@ -190,9 +173,9 @@ static void bad_brokers_cost_the_good_ones_nothing(void) {
     CHECK_EQ(ups, GOOD + 2); /* one that drops does so after 100 ms */
     uint64_t sent = uv_hrtime();
     CHECK_EQ(mqtt_publish(probes[8].mqtt, "t", "still", 5), 0);
-    WAIT_FOR(probes[8].messages);
+    UNTIL(probes[8].messages);
     CHECK(ms_between(sent, probes[8].message_ns) < STALL_MS);
-    WAIT_FOR(probes[2].downs && probes[7].downs && probes[4].downs);
+    UNTIL(probes[2].downs && probes[7].downs && probes[4].downs);
     CHECK_EQ(probes[2].status, UV_EOF);
     CHECK_EQ(probes[4].status, UV_EPROTO);
     for (int i = 0; i < ALL; i++)
@@ -219,11 +202,11 @@ static void one_that_drops_again_and_again_delays_nobody(void) {
     open_probe(&bad, &address);
     address = broker_start(&brokers[1], &loop);
     open_probe(&good, &address);
-    WAIT_FOR(good.ups);
+    UNTIL(good.ups);
     for (int i = 0; i < 10; i++) {
         uint64_t sent = uv_hrtime();
         CHECK_EQ(mqtt_publish(good.mqtt, "t", "x", 1), 0);
-        WAIT_FOR(good.messages == i + 1);
+        UNTIL(good.messages == i + 1);
         CHECK(ms_between(sent, good.message_ns) < STALL_MS);
         RUN_UNTIL(false, 60);
     }
@@ -237,15 +220,12 @@ static void one_that_drops_again_and_again_delays_nobody(void) {
 static void a_message_does_not_wait_for_sleepers(void) {
     struct broker broker = {0};
     struct probe probe = {0};
-    begin();
-    struct sockaddr_in address = broker_start(&broker, &loop);
-    open_probe(&probe, &address);
-    WAIT_FOR(probe.ups);
+    connect_both(&broker, &probe);
     for (int i = 0; i < 12; i++) {
         RUN_UNTIL(false, 170); /* paho is idle for more than its second */
         uint64_t sent = uv_hrtime();
         broker_say(&broker, 0, "t", "x");
-        WAIT_FOR(probe.messages == i + 1);
+        UNTIL(probe.messages == i + 1);
         CHECK(ms_between(sent, probe.message_ns) < STALL_MS);
     }
     shut(&probe);
@@ -258,14 +238,14 @@ static int outcome(struct broker *broker, unsigned timeout_ms) {
     struct mqtt_options options = defaults(&probe, &address);
     options.connect_timeout_ms = timeout_ms;
     CHECK_EQ(open_with(&probe, &options), 0);
-    WAIT_FOR(probe.downs);
+    UNTIL(probe.downs);
     RUN_UNTIL(false, 20);
     CHECK_EQ(probe.downs, 1);
     CHECK_EQ(probe.ups, 0);
     CHECK_EQ(probe.messages, 0);
     shut(&probe);
     broker_stop(broker);
-    RUN_UNTIL(probe.closed, GUARD_MS);
+    RUN_UNTIL(probe.closed, PATIENCE_MS);
     return probe.status;
 }
 
@@ -298,7 +278,7 @@ static void nobody_there(void) {
     broker_stop(&broker);
     uv_run(&loop, UV_RUN_DEFAULT);
     open_probe(&probe, &address);
-    WAIT_FOR(probe.downs);
+    UNTIL(probe.downs);
     CHECK_EQ(probe.status, UV_ECONNREFUSED);
     CHECK_EQ(mqtt_publish(probe.mqtt, "t", "x", 1), UV_ENOTCONN);
     shut(&probe);
@@ -335,8 +315,8 @@ static void a_deaf_broker_is_noticed(void) {
     struct mqtt_options options = defaults(&probe, &address);
     options.keepalive_s = 1;
     CHECK_EQ(open_with(&probe, &options), 0);
-    WAIT_FOR(probe.ups);
-    WAIT_FOR(probe.downs);
+    UNTIL(probe.ups);
+    UNTIL(probe.downs);
     CHECK_EQ(probe.status, UV_ETIMEDOUT);
     CHECK_EQ(broker.pings, 1);
     shut(&probe);
@@ -346,10 +326,7 @@ static void a_deaf_broker_is_noticed(void) {
 static void what_nobody_asked_for_is_passed_over(void) {
     struct broker broker = {0};
     struct probe probe = {0};
-    begin();
-    struct sockaddr_in address = broker_start(&broker, &loop);
-    open_probe(&probe, &address);
-    WAIT_FOR(probe.ups);
+    connect_both(&broker, &probe);
     static uint8_t packet[70000];
     size_t junk = 65000;
     size_t length =
@@ -361,7 +338,7 @@ static void what_nobody_asked_for_is_passed_over(void) {
         broker_send(broker.clients, packet, step);
         if (uv_stream_get_write_queue_size((uv_stream_t *)&broker.clients->tcp) > 1000000)
             RUN_UNTIL(uv_stream_get_write_queue_size((uv_stream_t *)&broker.clients->tcp) == 0,
-                      GUARD_MS);
+                      PATIENCE_MS);
     }
     memset(packet, 0, sizeof(packet));
     length = broker_publish(packet, 0, "t", packet + 2000, 1001, 1001);
@@ -371,14 +348,14 @@ static void what_nobody_asked_for_is_passed_over(void) {
     broker_say(&broker, 2, "t", "QoS 1");
     broker_say(&broker, 4, "t", "QoS 2");
     broker_say(&broker, 0, "t", "good");
-    WAIT_FOR(probe.messages);
+    UNTIL(probe.messages);
     CHECK_TEXT(probe.last, "good");
     struct mqtt_counters counters = mqtt_counters(probe.mqtt);
     CHECK_EQ(counters.oversized, 2);
     CHECK_EQ(counters.malformed, 4);
     CHECK_EQ(probe.downs, 0);
     broker_send(broker.clients, (uint8_t[]){0xb0, 2, 0, 1}, 4); /* UNSUBACK */
-    WAIT_FOR(probe.downs);
+    UNTIL(probe.downs);
     CHECK_EQ(probe.status, UV_EPROTO);
     shut(&probe);
     end(&broker, 1);
@@ -388,10 +365,7 @@ static void packets_may_come_in_any_pieces(void) {
     struct broker broker = {0};
     struct probe probe = {0};
     uint8_t packet[512];
-    begin();
-    struct sockaddr_in address = broker_start(&broker, &loop);
-    open_probe(&probe, &address);
-    WAIT_FOR(probe.ups);
+    connect_both(&broker, &probe);
     char text[201];
     memset(text, 'a', 200);
     text[200] = '\0';
@@ -400,7 +374,7 @@ static void packets_may_come_in_any_pieces(void) {
         broker_send(broker.clients, packet + i, 1);
         uv_run(&loop, UV_RUN_NOWAIT);
     }
-    WAIT_FOR(probe.messages);
+    UNTIL(probe.messages);
     CHECK_EQ(strlen(probe.last), 63);
     shut(&probe);
     end(&broker, 1);
@@ -421,15 +395,15 @@ static void a_flood_is_limited(void) {
     options.burst = 10;
     options.wanted = no_junk;
     CHECK_EQ(open_with(&probe, &options), 0);
-    WAIT_FOR(probe.ups);
+    UNTIL(probe.ups);
     for (int i = 0; i < 2000; i++)
         broker_say(&broker, 0, "t", "junk");
     broker_say(&broker, 0, "t", "good");
-    WAIT_FOR(probe.messages);
+    UNTIL(probe.messages);
     CHECK_TEXT(probe.last, "good"); /* what nobody wants takes no token */
     for (int i = 0; i < 2000; i++)
         broker_say(&broker, 0, "t", "goods");
-    RUN_UNTIL(mqtt_counters(probe.mqtt).received == 4001, GUARD_MS);
+    RUN_UNTIL(mqtt_counters(probe.mqtt).received == 4001, PATIENCE_MS);
     RUN_UNTIL(false, 20);
     struct mqtt_counters counters = mqtt_counters(probe.mqtt);
     CHECK_EQ(counters.received, 4001);
@@ -442,15 +416,12 @@ static void a_flood_is_limited(void) {
 static void publishing_is_bounded(void) {
     struct broker broker = {0};
     struct probe probe = {0};
-    begin();
-    struct sockaddr_in address = broker_start(&broker, &loop);
-    open_probe(&probe, &address);
-    WAIT_FOR(probe.ups);
+    connect_both(&broker, &probe);
     int taken = 0;
     for (int i = 0; i < 20000; i++)
         taken += mqtt_publish(probe.mqtt, "nobody", "x", 1) == 0;
     CHECK(taken >= 64 && taken < 20000);
-    WAIT_FOR(broker.publishes == taken);
+    UNTIL(broker.publishes == taken);
     shut(&probe);
     end(&broker, 1);
 }
@@ -468,28 +439,28 @@ static void it_may_be_closed_at_any_moment(void) {
         open_probe(&probe, &address);
         RUN_UNTIL(false, (unsigned)i / 6);
         shut(&probe);
-        WAIT_FOR(probe.closed);
+        UNTIL(probe.closed);
     }
     for (int i = 0; i < 10; i++) { /* with messages on their way */
         struct probe probe = {0};
         open_probe(&probe, &address);
-        WAIT_FOR(probe.ups);
+        UNTIL(probe.ups);
         probe.on_event = close_it;
         for (int k = 0; k < 100; k++)
             broker_say(&broker, 0, "t", "x");
         mqtt_publish(probe.mqtt, "t", "y", 1);
-        WAIT_FOR(probe.closed);
+        UNTIL(probe.closed);
         CHECK_EQ(probe.messages, 1);
     }
     struct probe probe = {.on_event = close_it};
     open_probe(&probe, &address);
-    WAIT_FOR(probe.closed);
+    UNTIL(probe.closed);
     CHECK_EQ(probe.ups, 1);
     broker_stop(&broker);
     struct probe refused = {.on_event = close_it};
     uv_run(&loop, UV_RUN_DEFAULT);
     open_probe(&refused, &address);
-    WAIT_FOR(refused.closed);
+    UNTIL(refused.closed);
     CHECK_EQ(refused.downs, 1);
     end(NULL, 0);
 }
@@ -529,7 +500,7 @@ static void strangers_on_loopback_get_nowhere(void) {
     open_probe(&probe, &address);
     int count = knock(&broker, strangers);
     CHECK_EQ(count, 3);
-    WAIT_FOR(probe.ups);
+    UNTIL(probe.ups);
     CHECK_EQ(broker.connects, 1);
     CHECK_EQ(broker.subscribes, 1);
     for (int i = 0; i < count; i++)
@@ -556,16 +527,16 @@ static void secure(const struct secure_case *c, const struct authority *authorit
     options.host = c->host;
     options.ca_file = c->trusted ? ca_file : NULL;
     CHECK_EQ(open_with(&probe, &options), 0);
-    WAIT_FOR(probe.ups || probe.downs);
+    UNTIL(probe.ups || probe.downs);
     CHECK_EQ(probe.status, c->status);
     CHECK_EQ(probe.ups, c->status == 0);
     if (c->status == 0) {
         CHECK_TEXT(broker.sni, c->sni);
         CHECK_EQ(mqtt_publish(probe.mqtt, "t", "sealed", 6), 0);
-        WAIT_FOR(probe.messages);
+        UNTIL(probe.messages);
         for (int i = 0; i < 500; i++)
             broker_say(&broker, 0, "t", "more");
-        WAIT_FOR(probe.messages + (int)mqtt_counters(probe.mqtt).overload == 501);
+        UNTIL(probe.messages + (int)mqtt_counters(probe.mqtt).overload == 501);
     } else {
         CHECK(mqtt_reason(probe.mqtt) != NULL);
         if (mqtt_reason(probe.mqtt))
@@ -611,7 +582,7 @@ static void tls_to_one_that_does_not_speak_it(void) {
         options.host = "broker.test";
         options.connect_timeout_ms = 250;
         CHECK_EQ(open_with(&probe, &options), 0);
-        WAIT_FOR(probe.downs);
+        UNTIL(probe.downs);
         CHECK_EQ(probe.status, statuses[i]);
         shut(&probe);
         broker_stop(&broker);

@@ -4,15 +4,12 @@
 
 #include "core/err.h"
 #include "spec/c/broker.h"
-#include "spec/c/check.h"
+#include "spec/c/until.h"
 
 #include <time.h>
 #include <unistd.h>
 
-#define GUARD_MS 10000
 #define FLOOD_PER_MS 10
-
-static uv_loop_t loop;
 
 struct node {
     struct key *key;
@@ -56,28 +53,6 @@ static void on_closed(void *arg) {
     ((struct node *)arg)->closed++;
 }
 
-static void on_guard(uv_timer_t *timer) {
-    *(bool *)timer->data = true;
-}
-
-#define RUN_UNTIL(condition, ms)                                                                   \
-    do {                                                                                           \
-        bool late_ = false;                                                                        \
-        uv_timer_t guard_ = {.data = &late_};                                                      \
-        uv_timer_init(&loop, &guard_);                                                             \
-        uv_timer_start(&guard_, on_guard, ms, 0);                                                  \
-        while (!(condition) && !late_)                                                             \
-            uv_run(&loop, UV_RUN_ONCE);                                                            \
-        uv_close((uv_handle_t *)&guard_, NULL);                                                    \
-        uv_run(&loop, UV_RUN_NOWAIT);                                                              \
-    } while (0)
-
-#define WAIT_FOR(condition)                                                                        \
-    do {                                                                                           \
-        RUN_UNTIL(condition, GUARD_MS);                                                            \
-        CHECK(condition);                                                                          \
-    } while (0)
-
 static void make(struct node *node) {
     struct signal_options options = {.on_message = on_message, .on_stale = on_stale, .arg = node};
     CHECK_EQ(key_generate(&node->key), 0);
@@ -117,6 +92,7 @@ static void part(struct node *node) {
 static void end(struct broker *brokers, size_t broker_count) {
     for (size_t i = 0; i < broker_count; i++)
         broker_stop(&brokers[i]);
+    uv_close((uv_handle_t *)&guard, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     CHECK_EQ(uv_loop_close(&loop), 0);
 }
@@ -124,6 +100,7 @@ static void end(struct broker *brokers, size_t broker_count) {
 /* Two nodes, each at all of the brokers. */
 static void meet(struct node *a, struct node *b, struct broker *brokers, int broker_count) {
     uv_loop_init(&loop);
+    uv_timer_init(&loop, &guard);
     make(a);
     make(b);
     memset(brokers, 0, sizeof(*brokers) * (size_t)broker_count);
@@ -132,7 +109,7 @@ static void meet(struct node *a, struct node *b, struct broker *brokers, int bro
         join(a, i, &address);
         join(b, i, &address);
     }
-    WAIT_FOR(a->ups == broker_count && b->ups == broker_count);
+    UNTIL(a->ups == broker_count && b->ups == broker_count);
 }
 
 static void a_message_arrives_once_however_many_brokers(void) {
@@ -140,7 +117,7 @@ static void a_message_arrives_once_however_many_brokers(void) {
     struct node a = {0}, b = {0};
     meet(&a, &b, brokers, 3);
     CHECK_EQ(tell(&a, &b, "hello", 3), 3);
-    WAIT_FOR(b.messages && count(&b).replayed == 2);
+    UNTIL(b.messages && count(&b).replayed == 2);
     CHECK_EQ(b.messages, 1);
     CHECK_TEXT(b.body, "hello");
     CHECK(memcmp(b.last.sender, key_public(a.key), KEY_PUBLIC_SIZE) == 0);
@@ -148,7 +125,7 @@ static void a_message_arrives_once_however_many_brokers(void) {
     CHECK_EQ(a.messages, 0);
     CHECK(strstr(brokers[0].payload, "hello") == NULL);
     CHECK_EQ(tell(&b, &a, "hello yourself", 3), 3);
-    WAIT_FOR(a.messages);
+    UNTIL(a.messages);
     CHECK_TEXT(a.body, "hello yourself");
     part(&a);
     part(&b);
@@ -164,14 +141,14 @@ static void what_cannot_be_sent_is_told(void) {
     meet(&a, &b, &broker, 1);
     memset(big, 'x', SEAL_MAX_BODY);
     CHECK_EQ(tell(&a, &b, big, 1), 1);
-    WAIT_FOR(b.messages);
+    UNTIL(b.messages);
     CHECK_EQ(b.last.body_length, SEAL_MAX_BODY);
     big[SEAL_MAX_BODY] = 'x';
     CHECK_EQ(tell(&a, &b, big, 1), UV_EMSGSIZE);
     CHECK_EQ(tell(&a, &b, "", 0), UV_ENOTCONN);
     CHECK_EQ(signal_send(a.signal, nonsense, "x", 1, 0, a.links, 1, id), UV_EINVAL);
     broker_stop(&broker);
-    WAIT_FOR(a.downs && b.downs);
+    UNTIL(a.downs && b.downs);
     CHECK_EQ(tell(&a, &b, "too late", 1), UV_ENOTCONN);
     part(&a);
     part(&b);
@@ -212,7 +189,7 @@ static void what_is_no_message_is_counted(void) {
     publish_raw(&broker, 1, &b, sealed, sizeof(sealed)); /* kept */
     publish_raw(&broker, 0, &b, sealed, sizeof(sealed));
     publish_raw(&broker, 0, &b, sealed, sizeof(sealed)); /* again */
-    WAIT_FOR(count(&b).replayed);
+    UNTIL(count(&b).replayed);
     struct inbox_counters counters = count(&b);
     CHECK_EQ(counters.malformed, 2);
     CHECK_EQ(counters.oversized, 1);
@@ -226,10 +203,10 @@ static void what_is_no_message_is_counted(void) {
 
     signal_set_clock_offset(a.signal, 300000); /* a believes that it is later */
     tell(&a, &b, "from the future", 1);
-    WAIT_FOR(b.stale == 3);
+    UNTIL(b.stale == 3);
     signal_set_clock_offset(b.signal, 300000);
     tell(&a, &b, "agreed", 1);
-    WAIT_FOR(b.messages == 2);
+    UNTIL(b.messages == 2);
     CHECK_TEXT(b.body, "agreed");
     signal_link_close(b.links[0]);
     CHECK_EQ(count(&b).oversized, 1); /* what it counted stays */
@@ -249,7 +226,7 @@ static void telling_of_stale_ones_is_limited(void) {
         seal(a.key, key_public(b.key), 1000, id, "body", 4, sealed);
         publish_raw(&broker, 0, &b, sealed, sizeof(sealed));
     }
-    WAIT_FOR(count(&b).stale == 50);
+    UNTIL(count(&b).stale == 50);
     CHECK(b.stale >= 8 && b.stale < 20);
     part(&a);
     part(&b);
@@ -298,7 +275,7 @@ static void junk_at_some_brokers_does_not_delay_the_others(void) {
         CHECK_EQ(
             signal_send(a.signal, key_public(b.key), "good", 4, 0, &a.links[ALL - 1], 1, sent_id),
             1);
-        WAIT_FOR(b.messages == i + 1);
+        UNTIL(b.messages == i + 1);
         double took_ms = (double)(b.heard_ns - sent) / 1e6;
         worst_ms = took_ms > worst_ms ? took_ms : worst_ms;
         RUN_UNTIL(false, 50);
@@ -329,7 +306,7 @@ static void it_may_be_closed_while_it_opens(void) {
     b.on_event = close_all;
     for (int i = 0; i < 20; i++)
         tell(&a, &b, "x", 2);
-    WAIT_FOR(b.closed);
+    UNTIL(b.closed);
     CHECK_EQ(b.messages, 1);
     key_drop(b.key);
     part(&a);
@@ -341,6 +318,7 @@ static void links_are_bounded(void) {
     struct node a = {0};
     struct signal_link *links[SIGNAL_LINKS_MAX + 1];
     uv_loop_init(&loop);
+    uv_timer_init(&loop, &guard);
     make(&a);
     struct sockaddr_in address = broker_start(&broker, &loop);
     struct signal_link_options options = {.remote = (struct sockaddr *)&address,
@@ -351,7 +329,7 @@ static void links_are_bounded(void) {
     for (int i = 0; i < SIGNAL_LINKS_MAX; i++)
         CHECK_EQ(signal_link(a.signal, &options, &links[i]), 0);
     CHECK_EQ(signal_link(a.signal, &options, &links[SIGNAL_LINKS_MAX]), UV_EMFILE);
-    WAIT_FOR(a.ups == SIGNAL_LINKS_MAX);
+    UNTIL(a.ups == SIGNAL_LINKS_MAX);
     signal_link_close(links[5]);
     CHECK_EQ(signal_link(a.signal, &options, &links[5]), 0);
     part(&a);

@@ -1,6 +1,6 @@
 /* until: the loop of a C test, which runs until something holds.
  *
- * Provides  loop, guard (to be initialised by the test), UNTIL
+ * Provides  loop, guard (to be initialised by the test), RUN_UNTIL, UNTIL
  * Uses      libuv, spec/c/check */
 #ifndef SPEC_C_UNTIL_H
 #define SPEC_C_UNTIL_H
@@ -19,15 +19,21 @@ static void on_guard(uv_timer_t *timer) {
     (void)timer;
 }
 
-/* Runs the loop until the condition holds; one that never does is a failure, not a hang. */
-#define UNTIL(condition)                                                                           \
+/* Runs the loop until the condition holds, or for `ms`. */
+#define RUN_UNTIL(condition, ms)                                                                   \
     do {                                                                                           \
         uv_update_time(&loop);                                                                     \
-        uint64_t limit_ = uv_now(&loop) + PATIENCE_MS;                                             \
+        uint64_t limit_ = uv_now(&loop) + (ms);                                                    \
         uv_timer_start(&guard, on_guard, LOOK_MS, LOOK_MS);                                        \
         while (!(condition) && uv_now(&loop) < limit_)                                             \
             uv_run(&loop, UV_RUN_ONCE);                                                            \
         uv_timer_stop(&guard);                                                                     \
+    } while (0)
+
+/* One that never holds is a failure, not a hang. */
+#define UNTIL(condition)                                                                           \
+    do {                                                                                           \
+        RUN_UNTIL(condition, PATIENCE_MS);                                                         \
         CHECK(condition);                                                                          \
     } while (0)
 

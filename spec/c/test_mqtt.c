@@ -90,7 +90,7 @@ static void begin(void) {
     uv_timer_init(&loop, &guard);
 }
 
-static void connect_both(struct broker *broker, struct probe *probe) {
+static void meet(struct broker *broker, struct probe *probe) {
     begin();
     struct sockaddr_in address = broker_start(broker, &loop);
     open_probe(probe, &address);
@@ -220,7 +220,7 @@ static void one_that_drops_again_and_again_delays_nobody(void) {
 static void a_message_does_not_wait_for_sleepers(void) {
     struct broker broker = {0};
     struct probe probe = {0};
-    connect_both(&broker, &probe);
+    meet(&broker, &probe);
     for (int i = 0; i < 12; i++) {
         RUN_UNTIL(false, 170); /* paho is idle for more than its second */
         uint64_t sent = uv_hrtime();
@@ -326,7 +326,7 @@ static void a_deaf_broker_is_noticed(void) {
 static void what_nobody_asked_for_is_passed_over(void) {
     struct broker broker = {0};
     struct probe probe = {0};
-    connect_both(&broker, &probe);
+    meet(&broker, &probe);
     static uint8_t packet[70000];
     size_t junk = 65000;
     size_t length =
@@ -365,7 +365,7 @@ static void packets_may_come_in_any_pieces(void) {
     struct broker broker = {0};
     struct probe probe = {0};
     uint8_t packet[512];
-    connect_both(&broker, &probe);
+    meet(&broker, &probe);
     char text[201];
     memset(text, 'a', 200);
     text[200] = '\0';
@@ -416,7 +416,7 @@ static void a_flood_is_limited(void) {
 static void publishing_is_bounded(void) {
     struct broker broker = {0};
     struct probe probe = {0};
-    connect_both(&broker, &probe);
+    meet(&broker, &probe);
     int taken = 0;
     for (int i = 0; i < 20000; i++)
         taken += mqtt_publish(probe.mqtt, "nobody", "x", 1) == 0;

@@ -28,7 +28,9 @@ local function start(server)
     local nft <close> = assert(process.start(within(enter, { "nft", "-f", folder .. "/" .. server.name .. ".nft" })))
     for line in nft:lines() do print(line) end
   end
-  return assert(process.start(within(enter, server.argv)))
+  local words = within(enter, server.argv)
+  words.cwd = folder
+  return assert(process.start(words))
 end
 
 local plan = assert(servers.plan {

@@ -64,7 +64,10 @@ local function coturn_conf()
     "no-tls",
     "no-dtls",
     "no-cli",
-    "relay-threads=0") -- one thread does all, and starts sooner
+    "relay-threads=0", -- one thread does all, and starts sooner
+    "userdb=:memory:", -- SQLite's name for no file
+    "log-file=stdout",
+    "pidfile=coturn.pid")
 end
 
 local function miniupnpd_conf(router, place)
@@ -157,15 +160,12 @@ local function broker(programs, folder, name, number)
   }, "mqtt", ipv4(number), PORTS.mqtt)
 end
 
-local function coturn(programs, folder)
+local function coturn(programs)
   return with_probe({
     name = "coturn", where = "internet", package = "coturn",
-    -- What it writes is said here: a lab that ends as it starts takes the settings away before they are read, and it
-    -- would write into the machine's folders. ":memory:" is SQLite's name for no file.
-    argv = {
-      programs:find("turnserver", "coturn"), "-c", folder .. "/coturn.conf", "--log-file=stdout", "--db=:memory:",
-      ("--pidfile=%s/coturn.pid"):format(folder),
-    },
+    -- By names in its own folder, which it keeps while it runs: where it finds no settings, since the lab ends while it
+    -- starts, it writes into the machine's folders.
+    argv = { programs:find("turnserver", "coturn"), "-c", "coturn.conf" },
     files = { ["coturn.conf"] = coturn_conf() },
   }, "stun", ipv4(STUN), PORTS.stun)
 end
@@ -203,7 +203,7 @@ end
 ---@field name string
 ---@field where string "internet", or the name of the router in whose namespace it runs
 ---@field package string Debian's, that has it
----@field argv string[]
+---@field argv string[] to be run in the folder of its files
 ---@field files table<string, string> what it reads: text by path below the folder
 ---@field setup string? what `nft -f` is to load before it starts, where it runs
 ---@field ready fun(timeout: number, enter: string[]?): true?, string?, string? waits until it answers; `enter` is the
@@ -222,7 +222,7 @@ end
 function M.make(options, programs)
   local folder, list = options.folder, {}
   if options.internet ~= false then
-    list[1] = coturn(programs, folder) -- it takes longest to start, so it comes first
+    list[1] = coturn(programs) -- it takes longest to start, so it comes first
     for name, number in named "^broker" do list[#list + 1] = broker(programs, folder, name, number) end
     for name, number in named "^ntp" do list[#list + 1] = clock(programs, name, number) end
   end

@@ -23,7 +23,7 @@ local function roff(markdown, title, section, version)
   text = without_code_font(text):gsub("(\n%.EX\n)(.-)(\n%.EE)", function(before, code, after)
     return before .. dashes(code) .. after
   end)
-  text = text:gsub("(\n%.S[HS]\n[^\n]*)\n%.[LP]P%f[\n]", "%1") -- a paragraph begins there anyway
+  text = text:gsub("(\n%.S[HS][\n ][^\n]*)\n%.[LP]P%f[\n]", "%1") -- a paragraph begins there anyway
   local head = ('.TH "%s" "%s" "" "p2pd-lua %s" "p2pd-lua"'):format(title, section, version)
   local found
   text, found = text:gsub("\n%.TH [^\n]*", function() return "\n" .. head end, 1)

@@ -3,8 +3,6 @@
 #include "core/loop.h"
 #include "core/stream.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -83,20 +81,13 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer) {
     *buffer = uv_buf_init(input, sizeof(input));
 }
 
-/* paho leaves Nagle's algorithm on: what it sends next waits until this is acknowledged. */
-static void acknowledge_at_once(struct door *door) {
-    uv_os_fd_t fd;
-    if (uv_fileno((uv_handle_t *)&door->local, &fd) == 0)
-        setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &(int){1}, sizeof(int));
-}
-
 static void on_read(uv_stream_t *stream, ssize_t length, const uv_buf_t *buffer) {
     struct door *door = container_of(stream, struct door, local);
     if (length < 0) {
         lose(door);
         return;
     }
-    acknowledge_at_once(door);
+    stream_acknowledge(stream); /* paho waits for it */
     const uint8_t *bytes = (const uint8_t *)buffer->base;
     size_t left = (size_t)length;
     struct mqtt_packet packet;
@@ -119,7 +110,7 @@ static void let_in(struct door *door) {
         show_out(door);
         return;
     }
-    acknowledge_at_once(door);
+    stream_acknowledge(local);
     door->options.on_knock(door);
 }
 

@@ -2,6 +2,8 @@
 
 #include "core/loop.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +28,12 @@ static int send_late(uv_stream_t *stream, const uint8_t *bytes, size_t length) {
     if (status)
         free(late);
     return status;
+}
+
+void stream_acknowledge(const uv_stream_t *stream) {
+    uv_os_fd_t fd;
+    if (uv_fileno((const uv_handle_t *)stream, &fd) == 0)
+        setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &(int){1}, sizeof(int));
 }
 
 int stream_send(uv_stream_t *stream, const void *bytes, size_t length) {

@@ -1,6 +1,6 @@
 /* stream: writing to a libuv stream without waiting.
  *
- * Provides  stream_send
+ * Provides  stream_send, stream_acknowledge
  * Uses      libuv
  * Owns      copies of what the system did not take yet */
 #ifndef CORE_STREAM_H
@@ -13,5 +13,9 @@
  * the system said. That a later write failed is not told here: reading from the stream tells it.
  * The caller bounds uv_stream_get_write_queue_size. */
 int stream_send(uv_stream_t *stream, const void *bytes, size_t length);
+
+/* Has what came by TCP acknowledged at once, this time: a peer that leaves Nagle's algorithm on
+ * (RFC 9293, 3.7.4) sends what it has next no sooner, and an acknowledgement may take 40 ms. */
+void stream_acknowledge(const uv_stream_t *stream);
 
 #endif

@@ -216,6 +216,8 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer) {
 static void on_read(uv_stream_t *stream, ssize_t length, const uv_buf_t *buffer) {
     (void)buffer;
     struct uplink *uplink = container_of(stream, struct uplink, tcp);
+    if (length > 0)
+        stream_acknowledge(stream); /* brokers wait for it, mosquitto unless told otherwise */
     if (length < 0) {
         if (uplink->ssl && !uplink->up && length == UV_EOF)
             tls_failed(uplink);

@@ -249,6 +249,25 @@ static int outcome(struct broker *broker, unsigned timeout_ms) {
     return probe.status;
 }
 
+static void a_message_does_not_wait_for_an_acknowledgement(void) {
+    struct broker broker = {0};
+    struct probe probe = {0};
+    enum { ROUNDS = 20, LATE_MS = 40 }; /* as late as Linux acknowledges what may be answered */
+    meet(&broker, &probe);
+    uv_tcp_nodelay(&broker.clients->tcp, 0); /* as mosquitto, unless told otherwise */
+    uint64_t began = uv_hrtime();
+    for (int i = 0; i < ROUNDS; i++) {
+        CHECK_EQ(mqtt_publish(probe.mqtt, "nobody", "x", 1), 0);
+        UNTIL(broker.publishes == i + 1);
+        broker_say(&broker, 0, "t", "one");
+        broker_say(&broker, 0, "t", "two");
+        UNTIL(probe.messages == 2 * (i + 1));
+    }
+    CHECK((uv_hrtime() - began) / 1000000 < ROUNDS * LATE_MS / 2);
+    shut(&probe);
+    end(&broker, 1);
+}
+
 static void refusals_are_told_apart(void) {
     static const struct {
         enum broker_mode mode;
@@ -599,6 +618,7 @@ int main(void) {
     RUN(bad_brokers_cost_the_good_ones_nothing);
     RUN(one_that_drops_again_and_again_delays_nobody);
     RUN(a_message_does_not_wait_for_sleepers);
+    RUN(a_message_does_not_wait_for_an_acknowledgement);
     RUN(refusals_are_told_apart);
     RUN(nobody_there);
     RUN(bad_options_are_refused);

@@ -6,6 +6,7 @@
 #define SPEC_C_CHECK_H
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int check_passed, check_failed, check_bad;
@@ -40,6 +41,18 @@ static int check_passed, check_failed, check_bad;
         check_bad ? check_failed++ : check_passed++;                                               \
         printf("%s - %s\n", check_bad ? "not ok" : "ok", #test);                                   \
     } while (0)
+
+static inline int check_by_size(const void *a, const void *b) {
+    double one = *(const double *)a, other = *(const double *)b;
+    return (one > other) - (one < other);
+}
+
+/* The median of some times, which it sorts: the longest says that a machine which others use too
+ * stood still for a moment. */
+static inline double check_median(double *times, size_t count) {
+    qsort(times, count, sizeof *times, check_by_size);
+    return times[count / 2];
+}
 
 static inline int check_report(void) {
     printf("%d passed, %d failed\n", check_passed, check_failed);

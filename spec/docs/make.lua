@@ -1,12 +1,12 @@
 -- make: the reference and the guide as HTML, and the manual pages: `make docs`.
 --
---   lua5.4 docs/make.lua [--build DIR] [FOLDER]   writes FOLDER (DIR/docs); asks DIR/p2pd-lua what it can do
+--   lua5.4 spec/docs/make.lua [--build DIR] [FOLDER]   writes FOLDER (DIR/docs); asks DIR/p2pd-lua what it can do
 package.path = "./?.lua;./lua/?.lua;" .. package.path
-local manual = require "docs.manual"
-local programs = require "docs.programs"
-local reference = require "docs.reference"
-local site = require "docs.site"
-local tools = require "docs.tools"
+local manual = require "spec.docs.manual"
+local programs = require "spec.docs.programs"
+local reference = require "spec.docs.reference"
+local site = require "spec.docs.site"
+local tools = require "spec.docs.tools"
 
 -- The page of the programs, from its text and what they say of themselves.
 local function page_of(all)
@@ -15,7 +15,7 @@ local function page_of(all)
     commands[place] = ("### `%s`\n%s"):format(command.name, command.text)
   end
   local values = { options = all.options, list = all.list, commands = table.concat(commands, "\n") }
-  return (tools.read "docs/programs.md":gsub("{{(%l+)}}", values))
+  return (tools.read "spec/docs/programs.md":gsub("{{(%l+)}}", values))
 end
 
 local build, folder = "build", nil

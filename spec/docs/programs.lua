@@ -1,5 +1,5 @@
 -- programs: the programs as Markdown, from what they say of themselves: `p2pd-lua --help`, and that of each command.
-local tools = require "docs.tools"
+local tools = require "spec.docs.tools"
 
 local M = {}
 

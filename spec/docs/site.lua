@@ -1,8 +1,8 @@
 -- site: the HTML pages: which there are, what is on them, and how one gets from one to the other.
-local html = require "docs.html"
-local names = require "docs.names"
-local reference = require "docs.reference"
-local tools = require "docs.tools"
+local html = require "spec.docs.html"
+local names = require "spec.docs.names"
+local reference = require "spec.docs.reference"
+local tools = require "spec.docs.tools"
 
 local M = {}
 
@@ -15,9 +15,9 @@ local function in_order(there)
   local list, known = {}, {}
   for _, name in ipairs(CHAPTERS) do known[name] = true end
   for _, name in ipairs(there) do
-    assert(known[name], ("lua/doc/%s.md has no place among the chapters in docs/site.lua"):format(name))
+    assert(known[name], ("lua/doc/%s.md has no place among the chapters in spec/docs/site.lua"):format(name))
   end
-  assert(#there == #CHAPTERS, "docs/site.lua names a chapter that lua/doc has not")
+  assert(#there == #CHAPTERS, "spec/docs/site.lua names a chapter that lua/doc has not")
   return table.move(CHAPTERS, 1, #CHAPTERS, 1, list)
 end
 
@@ -129,7 +129,7 @@ function M.write(folder, modules, programs, version)
   for _, page in ipairs(guide) do known:add_chapter(page.name, page.file) end
   for _, page in ipairs(parts) do known:add_module(page.module, page.file) end
   for _, command in ipairs(programs.commands) do known:add_program(command.name, "programs.html") end
-  local groups, template = { guide, parts, rest }, tools.read "docs/page.html"
+  local groups, template = { guide, parts, rest }, tools.read "spec/docs/page.html"
   local function write(page, body, headings, neighbours)
     local title = page.title:gsub("`", "")
     local values = {
@@ -148,7 +148,7 @@ function M.write(folder, modules, programs, version)
   end
   local body = index_body(groups, programs, tools.read "README.md", known)
   write({ file = "index.html", title = "p2pd-lua" }, body, {}, "")
-  tools.write(folder .. "/style.css", tools.read "docs/style.css")
+  tools.write(folder .. "/style.css", tools.read "spec/docs/style.css")
 end
 
 return M

@@ -1,5 +1,5 @@
 -- html: what becomes of the converter's HTML: anchors, links, and colours of Lua.
-local names = require "docs.names"
+local names = require "spec.docs.names"
 
 local M = {}
 
@@ -135,7 +135,7 @@ end
 
 --- The body of a page, and its headings: { level =, anchor =, text = }.
 ---@param html string what the converter gave
----@param known table what docs.names knows
+---@param known table what spec.docs.names knows
 ---@param classes table<string, true> the anchors below which items are fields
 ---@return string body, table[] headings
 function M.page(html, known, classes)

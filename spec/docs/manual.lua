@@ -1,6 +1,6 @@
 -- manual: the manual pages, for man(1): p2pd-lua(1), and one for each module of the library, as p2pd.pipe(3lua).
-local reference = require "docs.reference"
-local tools = require "docs.tools"
+local reference = require "spec.docs.reference"
+local tools = require "spec.docs.tools"
 
 local M = {}
 

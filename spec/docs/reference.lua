@@ -1,6 +1,6 @@
 -- reference: the API, module by module, as Markdown: what the annotations in lua/meta say.
 local annotations = require "p2pd.repl.annotations"
-local tools = require "docs.tools"
+local tools = require "spec.docs.tools"
 
 local M = {}
 

@@ -73,7 +73,8 @@ void pipe_push(lua_State *L, struct pipe *pipe) {
     box->pipe = pipe;
     learn_addresses(box);
     learn_peer(box);
-    give_fields(L, box);
+    if (*box->peer) /* else it is to be secured, and no script has it yet */
+        give_fields(L, box);
 }
 
 int push_closed(lua_State *L) {
@@ -331,9 +332,9 @@ static const luaL_Reg metamethods[] = {{"__newindex", newindex},
                                        {"__tostring", tostring},
                                        {NULL, NULL}};
 
-/* Each pipe has a metatable of its own, with its fields under __index: Lua finds a method behind
- * them without a call, which were a fortieth of what echoing a small message takes; and whoever
- * looks into a pipe sees what it has. */
+/* Each pipe has a metatable of its own, with its fields under __index, and the methods behind
+ * them: Lua finds one without calling a function, which were a seventieth of what a small message
+ * takes, and who looks into a pipe, as the prompt does, sees what it has. */
 void give_fields(lua_State *L, const struct box *box) {
     const struct {
         const char *name, *text;

@@ -5,7 +5,8 @@
  * Owns      the context, once per process, for as long as it runs
  * OpenSSL 3 looks through all that its providers offer, a hundred decoders among it, whenever a
  * certificate comes: that is a third of a handshake. A provider that offers a dozen algorithms ends
- * this; it hands out the default provider's own. */
+ * this; it hands out the default provider's own. AES-128-GCM is as TLS uses it: asked for the
+ * length of its nonce, it says 12 bytes whatever was set. */
 #ifndef CORE_SUITE_H
 #define CORE_SUITE_H
 

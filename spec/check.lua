@@ -18,7 +18,6 @@ local processes = require "spec.support.processes"
 
 local TIMEOUT, SLOWDOWN, GRACE = 120, 3, 1.5 -- seconds; factor under sanitizers; seconds to end what was started
 local BUILD_TIMEOUT = 900
-local PATIENCE = 20 -- seconds, as spec/support/program.lua has it
 local SHORT = 30 -- lines of what failed that are told once more
 local SEARCHABLE = 457 -- 0711: specs that become an ordinary user have folders of that user's in there
 
@@ -267,7 +266,7 @@ local function sanitized(name, sanitizer, label)
     ASAN_OPTIONS = "detect_leaks=1:log_path=FOLDER/sanitizer:strict_string_checks=1:detect_stack_use_after_return=1",
     UBSAN_OPTIONS = "print_stacktrace=1:halt_on_error=1",
     TSAN_OPTIONS = "log_path=FOLDER/sanitizer",
-    P2PD_SANITIZED = name, P2PD_PATIENCE = tostring(PATIENCE * SLOWDOWN),
+    P2PD_SANITIZED = name, P2PD_SLOWDOWN = tostring(SLOWDOWN),
   }
   local more = { label = label, sanitized = true, timeout = TIMEOUT * SLOWDOWN, env = env, spec_env = {} }
   for key, value in pairs(env) do more.spec_env[key] = value end

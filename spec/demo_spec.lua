@@ -30,7 +30,7 @@ describe("the demo on loopback", function()
 
   local function nothing_left(own)
     assert.are.same({}, left_in(tostring(own)))
-    program.await(function() return #labs.running_in(tostring(own)) == 0 end)
+    program.await(function() return #labs.running_in(tostring(own)) == 0 end, 3)
     assert.are.same({}, labs.running_in(tostring(own)))
   end
 

@@ -24,6 +24,10 @@ local function refused(it, status, part)
   has_not(it.err, "traceback")
 end
 
+local function keeper_of(first)
+  return math.tointeger(processes.read(("/proc/%d/task/%d/children"):format(first, first)):match "%d+")
+end
+
 for _, user in ipairs(labs.users()) do
   describe("a lab of " .. user.name, function()
     local obstacle = labs.obstacle(user)
@@ -171,7 +175,7 @@ for _, user in ipairs(labs.users()) do
         local first = user:first "k"
         local pid = first
         if victim == "keeper" then
-          pid = math.tointeger(processes.read(("/proc/%d/task/%d/children"):format(first, first)):match "%d+")
+          pid = keeper_of(first)
         elseif victim == "unshare" then
           pid = math.tointeger(processes.read(("/proc/%d/stat"):format(first)):match "^.*%) %S+ (%d+)")
         end
@@ -411,14 +415,18 @@ describe("p2pd.lab", function()
     local net = assert(lab.attach "orphan")
     child:kill "sigkill"
     child:wait()
-    assert.is_true(program.await(function() return not lab.attach "orphan" end))
+    assert.is_true(program.await(function() return not lab.attach "orphan" end, 3))
     assert.are.equal("ECLOSED", select(3, net:status()))
   end)
 
-  test("says of a lab that was ended by force that it has gone, while its folder is still there", function()
+  test("says of a lab that is ended by force that it is going, and then that it has gone", function()
     local net <close> = assert(lab.up { name = "forced", servers = false })
-    luv.kill(net.identity.pid, "sigkill")
-    assert.is_true(program.await(function() return not lab.attach "forced" end))
+    local first = net.identity.pid
+    luv.kill(first, "sigstop") -- which ends the lab when its keeper has ended
+    luv.kill(keeper_of(first), "sigkill")
+    assert.is_true(program.await(function() return select(3, net:status()) == "EAGAIN" end, 3))
+    luv.kill(first, "sigkill")
+    assert.is_true(program.await(function() return not lab.attach "forced" end, 3))
     assert.is_truthy(luv.fs_stat(net.folder .. "/forced/socket"))
     assert.are.same({ nil, "ECLOSED: the lab 'forced' has gone", "ECLOSED" }, { net:status() })
   end)

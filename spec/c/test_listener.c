@@ -328,7 +328,7 @@ static void a_good_peer_gets_through_a_flood(void) {
         if (i == 15)
             UNTIL(stats_of(listener).accepted >= wanted + 16); /* and the good ones so far */
     }
-    CHECK(check_median(took_ms, 20) < 200);
+    CHECK(check_longest_but_one(took_ms, 20) < 200);
     CHECK(stats_of(listener).unfinished <= 512);
     CHECK(stats_of(listener).evicted >= wanted - 512);
     kill(child, SIGKILL);
@@ -365,8 +365,7 @@ static void running_out_of_descriptors_is_survived(void) {
 int main(void) {
     setvbuf(stdout, NULL, _IOLBF, 0); /* a child must not write our lines again */
     EVP_PKEY *first = EVP_EC_gen("P-256"), *second = EVP_EC_gen("P-256");
-    uv_loop_init(&loop);
-    uv_timer_init(&loop, &guard);
+    open_loop();
     CHECK_EQ(tls_identity_new(first, &alice), 0);
     CHECK_EQ(tls_identity_new(second, &bob), 0);
     EVP_PKEY_free(first);
@@ -384,9 +383,7 @@ int main(void) {
     RUN(running_out_of_descriptors_is_survived);
     tls_identity_drop(alice);
     tls_identity_drop(bob);
-    uv_close((uv_handle_t *)&guard, NULL);
-    uv_run(&loop, UV_RUN_DEFAULT);
-    int left = uv_loop_close(&loop);
+    int left = close_loop();
     if (left != 0)
         printf("handles were left open\n");
     return check_report() || left != 0;

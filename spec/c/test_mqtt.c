@@ -85,13 +85,8 @@ static void shut(struct probe *probe) {
     probe->mqtt = NULL;
 }
 
-static void begin(void) {
-    uv_loop_init(&loop);
-    uv_timer_init(&loop, &guard);
-}
-
 static void meet(struct broker *broker, struct probe *probe) {
-    begin();
+    open_loop();
     struct sockaddr_in address = broker_start(broker, &loop);
     open_probe(probe, &address);
     UNTIL(probe->ups);
@@ -101,15 +96,13 @@ static void meet(struct broker *broker, struct probe *probe) {
 static void end(struct broker *brokers, size_t count) {
     for (size_t i = 0; i < count; i++)
         broker_stop(&brokers[i]);
-    uv_close((uv_handle_t *)&guard, NULL);
-    uv_run(&loop, UV_RUN_DEFAULT);
-    CHECK_EQ(uv_loop_close(&loop), 0);
+    CHECK_EQ(close_loop(), 0);
 }
 
 static void comes_up_and_hears_itself(void) {
     struct broker broker = {0};
     struct probe probe = {0};
-    begin();
+    open_loop();
     struct sockaddr_in address = broker_start(&broker, &loop);
     open_probe(&probe, &address);
     CHECK_EQ(mqtt_publish(probe.mqtt, "t", "early", 5), UV_ENOTCONN);
@@ -135,7 +128,7 @@ static void comes_up_and_hears_itself(void) {
 static void every_connection_has_an_id_of_its_own(void) {
     struct broker broker = {0};
     struct probe first = {0}, second = {0};
-    begin();
+    open_loop();
     struct sockaddr_in address = broker_start(&broker, &loop);
     open_probe(&first, &address);
     UNTIL(first.ups);
@@ -159,7 +152,7 @@ static void bad_brokers_cost_the_good_ones_nothing(void) {
     };
     struct probe probes[ALL] = {{0}};
     int ups = 0;
-    begin();
+    open_loop();
     for (int i = 0; i < ALL; i++) {
         struct sockaddr_in address = broker_start(&brokers[i], &loop);
         open_probe(&probes[i], &address);
@@ -196,7 +189,7 @@ static void reopen(struct probe *probe) {
 static void one_that_drops_again_and_again_delays_nobody(void) {
     struct broker brokers[2] = {{.mode = BROKER_DROPS}, {.mode = BROKER_GOOD}};
     struct probe bad = {.on_event = reopen}, good = {0};
-    begin();
+    open_loop();
     struct sockaddr_in address = broker_start(&brokers[0], &loop);
     memcpy(bad.last, &address, sizeof(address));
     open_probe(&bad, &address);
@@ -232,23 +225,6 @@ static void a_message_does_not_wait_for_sleepers(void) {
     end(&broker, 1);
 }
 
-static int outcome(struct broker *broker, unsigned timeout_ms) {
-    struct probe probe = {0};
-    struct sockaddr_in address = broker_start(broker, &loop);
-    struct mqtt_options options = defaults(&probe, &address);
-    options.connect_timeout_ms = timeout_ms;
-    CHECK_EQ(open_with(&probe, &options), 0);
-    UNTIL(probe.downs);
-    RUN_UNTIL(false, 20);
-    CHECK_EQ(probe.downs, 1);
-    CHECK_EQ(probe.ups, 0);
-    CHECK_EQ(probe.messages, 0);
-    shut(&probe);
-    broker_stop(broker);
-    RUN_UNTIL(probe.closed, PATIENCE_MS);
-    return probe.status;
-}
-
 static void a_message_does_not_wait_for_an_acknowledgement(void) {
     struct broker broker = {0};
     struct probe probe = {0};
@@ -268,6 +244,23 @@ static void a_message_does_not_wait_for_an_acknowledgement(void) {
     end(&broker, 1);
 }
 
+static int outcome(struct broker *broker, unsigned timeout_ms) {
+    struct probe probe = {0};
+    struct sockaddr_in address = broker_start(broker, &loop);
+    struct mqtt_options options = defaults(&probe, &address);
+    options.connect_timeout_ms = timeout_ms;
+    CHECK_EQ(open_with(&probe, &options), 0);
+    UNTIL(probe.downs);
+    RUN_UNTIL(false, 20);
+    CHECK_EQ(probe.downs, 1);
+    CHECK_EQ(probe.ups, 0);
+    CHECK_EQ(probe.messages, 0);
+    shut(&probe);
+    broker_stop(broker);
+    RUN_UNTIL(probe.closed, PATIENCE_MS);
+    return probe.status;
+}
+
 static void refusals_are_told_apart(void) {
     static const struct {
         enum broker_mode mode;
@@ -280,7 +273,7 @@ static void refusals_are_told_apart(void) {
         {BROKER_DENIES, 0, UV_EACCES},    {BROKER_GARBAGE, 0, UV_EPROTO},
         {BROKER_IMPATIENT, 0, UV_EPROTO},
     };
-    begin();
+    open_loop();
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct broker broker = {.mode = cases[i].mode, .code = cases[i].code};
         CHECK_EQ(outcome(&broker, 150), cases[i].status);
@@ -292,7 +285,7 @@ static void refusals_are_told_apart(void) {
 static void nobody_there(void) {
     struct broker broker = {0};
     struct probe probe = {0};
-    begin();
+    open_loop();
     struct sockaddr_in address = broker_start(&broker, &loop);
     broker_stop(&broker);
     uv_run(&loop, UV_RUN_DEFAULT);
@@ -308,7 +301,7 @@ static void bad_options_are_refused(void) {
     struct probe probe = {0};
     struct sockaddr_in address = {.sin_family = AF_INET};
     struct mqtt_options options = defaults(&probe, &address);
-    begin();
+    open_loop();
     options.topic = "";
     CHECK_EQ(mqtt_open(&loop, &options, &probe.mqtt), UV_EINVAL);
     options.topic = "a/#";
@@ -329,7 +322,7 @@ static void bad_options_are_refused(void) {
 static void a_deaf_broker_is_noticed(void) {
     struct broker broker = {.mode = BROKER_DEAF};
     struct probe probe = {0};
-    begin();
+    open_loop();
     struct sockaddr_in address = broker_start(&broker, &loop);
     struct mqtt_options options = defaults(&probe, &address);
     options.keepalive_s = 1;
@@ -407,7 +400,7 @@ static bool no_junk(void *arg, const uint8_t *payload, size_t length, bool retai
 static void a_flood_is_limited(void) {
     struct broker broker = {0};
     struct probe probe = {0};
-    begin();
+    open_loop();
     struct sockaddr_in address = broker_start(&broker, &loop);
     struct mqtt_options options = defaults(&probe, &address);
     options.rate = 50;
@@ -451,7 +444,7 @@ static void close_it(struct probe *probe) {
 
 static void it_may_be_closed_at_any_moment(void) {
     struct broker broker = {0};
-    begin();
+    open_loop();
     struct sockaddr_in address = broker_start(&broker, &loop);
     for (int i = 0; i < 30; i++) {
         struct probe probe = {0};
@@ -514,7 +507,7 @@ static void strangers_on_loopback_get_nowhere(void) {
     struct broker broker = {0};
     struct probe probe = {0};
     int strangers[8];
-    begin();
+    open_loop();
     struct sockaddr_in address = broker_start(&broker, &loop);
     open_probe(&probe, &address);
     int count = knock(&broker, strangers);
@@ -539,7 +532,7 @@ static void secure(const struct secure_case *c, const struct authority *authorit
                    const char *ca_file) {
     struct broker broker = {.context = broker_context(authority, c->certificate)};
     struct probe probe = {0};
-    begin();
+    open_loop();
     struct sockaddr_in address = broker_start(&broker, &loop);
     struct mqtt_options options = defaults(&probe, &address);
     options.tls = true;
@@ -591,7 +584,7 @@ static void a_certificate_must_be_for_the_name_that_was_written(void) {
 static void tls_to_one_that_does_not_speak_it(void) {
     static const enum broker_mode modes[] = {BROKER_SILENT, BROKER_DROPS, BROKER_GOOD};
     static const int statuses[] = {UV_ETIMEDOUT, UV_EOF, UV_ETIMEDOUT};
-    begin();
+    open_loop();
     for (int i = 0; i < 3; i++) {
         struct broker broker = {.mode = modes[i]};
         struct probe probe = {0};

@@ -635,8 +635,7 @@ static void an_idle_peer_is_no_reason_to_wake(void) {
 int main(void) {
     EVP_PKEY *first = EVP_EC_gen("P-256"), *second = EVP_EC_gen("P-256"),
              *other = EVP_EC_gen("P-384");
-    uv_loop_init(&loop);
-    uv_timer_init(&loop, &guard);
+    open_loop();
     CHECK_EQ(tls_identity_new(other, &alice), UV_EINVAL);
     CHECK_EQ(tls_identity_new(first, &alice), 0);
     CHECK_EQ(tls_identity_new(second, &bob), 0);
@@ -669,9 +668,7 @@ int main(void) {
     RUN(an_idle_peer_is_no_reason_to_wake);
     tls_identity_drop(alice);
     tls_identity_drop(bob);
-    uv_close((uv_handle_t *)&guard, NULL);
-    uv_run(&loop, UV_RUN_DEFAULT);
-    int left = uv_loop_close(&loop);
+    int left = close_loop();
     if (left != 0)
         printf("handles were left open\n");
     return check_report() || left != 0;

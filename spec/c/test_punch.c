@@ -269,8 +269,7 @@ static void what_cannot_be_is_refused(void) {
 }
 
 int main(void) {
-    uv_loop_init(&loop);
-    uv_timer_init(&loop, &guard);
+    open_loop();
     RUN(holes_are_told_once_and_taken_in_order);
     RUN(news_can_be_taken_back);
     RUN(the_end_is_news);
@@ -279,8 +278,6 @@ int main(void) {
     RUN(strangers_and_crowds_are_shown_out);
     RUN(it_can_be_closed_at_any_time);
     RUN(what_cannot_be_is_refused);
-    uv_close((uv_handle_t *)&guard, NULL);
-    uv_run(&loop, UV_RUN_DEFAULT);
-    CHECK_EQ(uv_loop_close(&loop), 0);
+    CHECK_EQ(close_loop(), 0);
     return check_report();
 }

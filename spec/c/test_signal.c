@@ -92,15 +92,12 @@ static void part(struct node *node) {
 static void end(struct broker *brokers, size_t broker_count) {
     for (size_t i = 0; i < broker_count; i++)
         broker_stop(&brokers[i]);
-    uv_close((uv_handle_t *)&guard, NULL);
-    uv_run(&loop, UV_RUN_DEFAULT);
-    CHECK_EQ(uv_loop_close(&loop), 0);
+    CHECK_EQ(close_loop(), 0);
 }
 
 /* Two nodes, each at all of the brokers. */
 static void meet(struct node *a, struct node *b, struct broker *brokers, int broker_count) {
-    uv_loop_init(&loop);
-    uv_timer_init(&loop, &guard);
+    open_loop();
     make(a);
     make(b);
     memset(brokers, 0, sizeof(*brokers) * (size_t)broker_count);
@@ -279,7 +276,7 @@ static void junk_at_some_brokers_does_not_delay_the_others(void) {
         took_ms[i] = (double)(b.heard_ns - sent) / 1e6;
         RUN_UNTIL(false, 50);
     }
-    CHECK(check_median(took_ms, TRIES) < 100);
+    CHECK(check_longest_but_one(took_ms, TRIES) < 100);
     struct inbox_counters counters = count(&b);
     CHECK(floods[0].sent > 1000);
     CHECK(counters.limited > 0);
@@ -316,8 +313,7 @@ static void links_are_bounded(void) {
     struct broker broker = {0};
     struct node a = {0};
     struct signal_link *links[SIGNAL_LINKS_MAX + 1];
-    uv_loop_init(&loop);
-    uv_timer_init(&loop, &guard);
+    open_loop();
     make(&a);
     struct sockaddr_in address = broker_start(&broker, &loop);
     struct signal_link_options options = {.remote = (struct sockaddr *)&address,

@@ -1,6 +1,6 @@
 /* until: the loop of a C test, which runs until something holds.
  *
- * Provides  loop, guard (to be initialised by the test), RUN_UNTIL, UNTIL
+ * Provides  loop, open_loop, close_loop, RUN_UNTIL, UNTIL
  * Uses      libuv, spec/c/check */
 #ifndef SPEC_C_UNTIL_H
 #define SPEC_C_UNTIL_H
@@ -17,6 +17,18 @@ static uv_timer_t guard;
 
 static void on_guard(uv_timer_t *timer) {
     (void)timer;
+}
+
+static inline void open_loop(void) {
+    uv_loop_init(&loop);
+    uv_timer_init(&loop, &guard);
+}
+
+/* Runs the loop until it ends by itself. 0, or UV_EBUSY: handles were left open. */
+static inline int close_loop(void) {
+    uv_close((uv_handle_t *)&guard, NULL);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    return uv_loop_close(&loop);
 }
 
 /* Runs the loop until the condition holds, or for `ms`. */

@@ -102,7 +102,7 @@ end
 --- Fails when anything is left: a process (and with it a namespace), a mount, a file.
 ---@param files? boolean false: files may be left
 function user:nothing_left(files)
-  program.await(function() return #self:running() == 0 end)
+  program.await(function() return #self:running() == 0 end, 3)
   assert(#self:running() == 0, "these still run: " .. table.concat(self:running(), "; "))
   assert(not processes.read "/proc/self/mountinfo":find(self.tmp, 1, true), "a mount is left")
   if files ~= false then

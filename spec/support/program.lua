@@ -5,7 +5,7 @@ local processes = require "spec.support.processes"
 
 local M = {}
 
-local PATIENCE = tonumber(os.getenv "P2PD_PATIENCE") or 20 -- seconds that an awaited thing may take
+local PATIENCE = 20 * (tonumber(os.getenv "P2PD_SLOWDOWN") or 1) -- seconds that an awaited thing may take
 local TURN = 0.05   -- seconds within which a passed deadline is seen
 
 --- The folder of what is built: $P2PD_BUILD, $BUILD, or build.

@@ -318,16 +318,14 @@ function M.keeper(makers)
   function self.around(f, leave)
     local ok, message, code = self.save()
     if not ok then return nil, message, code end
-    local left, kept = false, nil
-    local function finish()
-      if left then return end
-      left = true
-      leave()
-      kept = table.pack(self.save())
+    local kept
+    do
+      local _ <close> = setmetatable({}, { __close = function()
+        leave()
+        kept = table.pack(self.save())
+      end })
+      ok, message, code = f()
     end
-    local _ <close> = setmetatable({}, { __close = finish })
-    ok, message, code = f()
-    finish()
     if not ok then return nil, message, code end
     return table.unpack(kept, 1, 3)
   end

@@ -1,7 +1,5 @@
--- The combinators that choose, bound and double; random trees of all of them are in pipeline_spec.lua.
-local context = require "p2pd.context"
+-- The combinators that choose, bound and double; random trees of all of them are in random_trees_spec.lua.
 local pipeline = require "p2pd.pipeline"
-local report = require "p2pd.report"
 local run = require "spec.support.run"
 local task = require "p2pd.task"
 local world = require "spec.support.world"
@@ -11,13 +9,9 @@ local only, prefer, budget = pipeline.only, pipeline.prefer, pipeline.budget
 local hedge, named, timeout = pipeline.hedge, pipeline.named, pipeline.timeout
 
 local function go(strategy, means)
-  local here = world.new { hosts = { ["8.8.8.8:4000"] = { after = 0 } } }
+  local here = world.reachable()
   for name, value in pairs(means or {}) do here.means[name] = value end
-  local own_report = report.new()
-  local ctx = context.new {
-    peer = world.address { machine_id = "theirs" }, own = world.address { port = 5000, external = "9.9.9.9" },
-    role = "connect", means = here.means, report = own_report,
-  }
+  local ctx, _, own_report = world.attempt { world = here }
   local began = task.now()
   local pipe, message, code = pipeline.run(strategy, ctx)
   local rungs, order = {}, {}

@@ -1,5 +1,7 @@
 -- world: means (lua/p2pd/context.lua) without a network, for specs of strategies in virtual time. It counts what is
 -- open.
+local context = require "p2pd.context"
+local report = require "p2pd.report"
 local task = require "p2pd.task"
 
 local M = {}
@@ -122,6 +124,25 @@ function M.address(fields)
     signal = fields.signal or { 0, 1 }, ipv4 = fields.ipv4 or { entry }, ipv6 = fields.ipv6 or {},
     node_id = fields.node_id or "node", machine_id = fields.machine_id or "machine",
   }
+end
+
+--- Where the peer of M.attempt answers, at its address.
+---@return table world
+function M.reachable()
+  return M.new { hosts = { ["8.8.8.8:4000"] = { after = 0 } } }
+end
+
+--- An attempt on a world of its own, or on `world`.
+---@param options? { world: table?, role: string?, deadline: number? }
+---@return p2pd.Context ctx, table world, p2pd.Report report
+function M.attempt(options)
+  options = options or {}
+  local here, own_report = options.world or M.new(), report.new()
+  return context.new {
+    peer = M.address { machine_id = "theirs" }, own = M.address { port = 5000, external = "9.9.9.9" },
+    role = options.role or "connect", attempt = ("a"):rep(16), means = here.means, report = own_report,
+    deadline = options.deadline,
+  }, here, own_report
 end
 
 return M

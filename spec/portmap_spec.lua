@@ -3,7 +3,7 @@
 local cjson = require "cjson"
 local lab = require "p2pd.lab"
 local labs = require "spec.support.lab"
-local luv = require "luv"
+local mapping = require "spec.support.mapping"
 local p2pd = require "p2pd"
 local program = require "spec.support.program"
 local run = require "spec.support.run"
@@ -19,34 +19,10 @@ local function test(name, f)
   it(name, obstacle and function() pending("no namespaces here: " .. obstacle) end or run(f))
 end
 
--- A script that opens a mapping, prints it, keeps it for so many seconds, and prints it again.
-local HOLD = [[
-local cjson, p2pd = require "cjson", require "p2pd"
-local options, seconds = cjson.decode(%q), %f
-for key, value in pairs(options) do options[key] = math.tointeger(value) or value end
-local began = p2pd.now()
-local mapping <close>, message, code = require "p2pd.portmap".open(options)
-local function show()
-  local told = { message = message, code = code, seconds = p2pd.now() - began }
-  for _, key in ipairs { "external_ip", "external_port", "method", "lifetime", "verified", "reason", "router",
-    "location", "name", "renewals", "lost" } do
-    if mapping then told[key] = mapping[key] end
-  end
-  told.peak_kb = tonumber(io.open "/proc/self/status":read "a":match "VmHWM:%%s*(%%d+)")
-  print(cjson.encode(told))
-  io.stdout:flush()
-end
-show()
-if mapping and seconds > 0 then
-  p2pd.sleep(seconds)
-  show()
-end
-]]
-
 -- Without a time it is removed at once; else the child that has it comes too.
 local function open(host, options, seconds)
   options.internal_port = options.internal_port or 7000
-  local code = HOLD:format(cjson.encode(options), seconds or 0)
+  local code = mapping.script(options, seconds or 0)
   if not seconds then
     local it = assert(host:run { program.path, "-e", code, timeout = 20 })
     assert(it.status == 0, it.err)
@@ -406,184 +382,4 @@ describe("a gateway that", function()
     assert.equal("bad deep", ask("upnp=deep", { methods = { "upnp" } }).router)
     assert.equal("bad long", ask("upnp=long", { methods = { "upnp" } }).router)
   end)
-end)
-
--- The process that asks may say anything, when what a router sent has got hold of it.
-describe("what the asking process says", function()
-  local program_path, worker = require "p2pd.program_path", require "p2pd.portmap.worker"
-  local own = program_path.own
-  local folder
-
-  before_each(function() folder = program.folder() end)
-
-  after_each(function()
-    program_path.own = own
-    getmetatable(folder).__close()
-  end)
-
-  local function says(script)
-    local path = folder:write("p2pd-lua", "#!/bin/sh\n" .. script .. "\n")
-    luv.fs_chmod(path, 493) -- 0755
-    function program_path.own() return path end
-    return worker.ask({ request = "upnp_find", location = "http://192.168.1.1:5000/x" }, 1)
-  end
-
-  it("is bounded in length, in time, and to what it may be", run(function()
-    for script, expected in pairs {
-      ["yes"] = "EFORMAT: it says too much", ["head -c 5000 /dev/zero"] = "EFORMAT: it says too much",
-      ["kill -XCPU $$"] = "ETIMEDOUT: it took too long",
-      ["exec sleep 9"] = "ETIMEDOUT: it took too long", ["exec >&-; exec sleep 9"] = "ETIMEDOUT: it took too long",
-      ["exit 3"] = "EFORMAT: what it answers broke the process that read it (status 3)",
-      ["kill -SEGV $$"] = "EFORMAT: what it answers broke the process that read it (status 139)",
-      ["true"] = "EFORMAT: the process that asks the router says what it should not",
-      ["echo '{'"] = "EFORMAT: the process that asks the router says what it should not",
-      ["echo 7"] = "EFORMAT: the process that asks the router says what it should not",
-      [ [[echo '{"message":{},"code":7}']] ] = "EIO: ?",
-      [ [[echo '{"message":"EIO: a\u001bb","code":"EIO"}']] ] = "EIO: a?b",
-    } do
-      local began = p2pd.now()
-      local answer, message, code = says(script)
-      assert.same({ nil, expected, expected:match "^%u+" }, { answer, message, code }, script)
-      assert.is_true(p2pd.now() - began < 1.5, script)
-    end
-  end))
-
-  it("counts only where each field is what it should be", run(function()
-    local good = assert(says [[echo '{"external_ip":"30.2.1.2","external_port":7,"lifetime":60,"name":"x\u0000y",
-      "service":{"control":"http://192.168.1.1:80/c","type":"urn:a:b"},"id":"12","more":1}']])
-    assert.same({
-      external_ip = "30.2.1.2", external_port = 7, lifetime = 60, name = "x?y", id = "12",
-      service = { control = "http://192.168.1.1:80/c", type = "urn:a:b" },
-    }, good)
-    local none = assert(says [[echo '{"external_ip":"30.2.1","external_port":70000,"lifetime":-1,"name":7,
-      "service":{"control":"http://192.168.1.2:80/c","type":"urn:a:b"},"id":"1;2","epoch":1.5}']])
-    assert.same({}, none)
-    for _, control in ipairs {
-      "http://name/x", "https://192.168.1.1/x", "http://192.168.1.1", "http://192.168.1.1@x/",
-    } do
-      assert.same({}, assert(says(([[echo '{"service":{"control":"%s","type":"t"}}']]):format(control))), control)
-    end
-  end))
-end)
-
--- The lab's routers keep IPv6 out by a program of their own, which miniupnpd knows nothing of. Here the firewall is the
--- kernel's, where it makes its pinholes.
-local FIREWALL = [[
-set -e
-mount -t tmpfs tmpfs /run
-[ ! -e /dev/log ] || mount --bind /dev/null "$(readlink -f /dev/log)"
-ip link set lo up
-ip netns add router
-ip netns add host
-ip link add wan type veth peer name wan0 netns router
-ip -n host link add eth0 type veth peer name lan0 netns router
-for name in router host; do ip -n $name link set lo up; done
-ip address add 30.2.1.1/24 dev wan
-ip address add 2c0f:30:2::1/64 dev wan nodad
-ip -n router address add 30.2.1.2/24 dev wan0
-ip -n router address add 192.168.1.1/24 dev lan0
-ip -n router address add 2c0f:30:2::2/64 dev wan0 nodad
-ip -n router address add 2c0f:30:3::1/64 dev lan0 nodad
-ip -n host address add 2c0f:30:3::10/64 dev eth0 nodad
-ip link set wan up
-for device in wan0 lan0; do ip -n router link set $device up; done
-ip -n host link set eth0 up
-ip netns exec router sh -c 'echo 1 >/proc/sys/net/ipv6/conf/all/forwarding'
-ip -n router route add default via 30.2.1.1
-ip -n router route add ::/0 via 2c0f:30:2::1
-ip -n host route add ::/0 via 2c0f:30:3::1
-ip route add 2c0f:30:3::/64 via 2c0f:30:2::2
-ip netns exec router nft -f - <<END
-table inet filter {
-  chain forward {
-    type filter hook forward priority filter; policy drop;
-    ct state established,related accept
-    iifname "lan0" accept
-    jump pinholes
-  }
-  chain pinholes {}
-  chain prerouting { type nat hook prerouting priority dstnat; jump maps; }
-  chain postrouting { type nat hook postrouting priority srcnat; jump peers; }
-  chain maps {}
-  chain peers {}
-}
-END
-cat >/run/conf <<END
-ext_ifname=wan0
-ext_ifname6=wan0
-listening_ip=lan0
-port=5000
-enable_upnp=yes
-ipv6_disable=no
-friendly_name=six
-min_lifetime=1
-max_lifetime=86400
-uuid=2c0f0030-0000-4000-8000-000000000001
-upnp_table_name=filter
-upnp_nat_table_name=filter
-upnp_forward_chain=pinholes
-upnp_nat_chain=maps
-upnp_nat_postrouting_chain=peers
-END
-echo ready
-exec ip netns exec router miniupnpd -d -f /run/conf -P /run/pid
-]]
-
-describe("a pinhole in an IPv6 firewall", function()
-  it("is opened, renewed and closed", run(function()
-    if obstacle or luv.getuid() ~= 0 then return pending "only root can make this network" end
-    local network <close> = program.start {
-      "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", FIREWALL,
-      env = { PATH = os.getenv "PATH" .. ":/usr/sbin:/sbin" },
-    }
-    network:expect "ready"
-    local function within(name, command)
-      local enter = {
-        "nsenter", ("--net=/proc/%d/ns/net"):format(network.pid), ("--mount=/proc/%d/ns/mnt"):format(network.pid),
-        "--wd=.",
-      }
-      if name then table.move({ "ip", "netns", "exec", name }, 1, 4, #enter + 1, enter) end
-      enter = table.move(command, 1, #command, #enter + 1, enter)
-      enter.env = { PATH = os.getenv "PATH" .. ":/usr/sbin:/sbin" }
-      return enter
-    end
-    local function dial()
-      return program.run(within(nil, {
-        "lua5.4", "-e", [[
-          local luv = require "luv"
-          local socket, timer = luv.new_tcp(), luv.new_timer()
-          local function say(text) print(text) os.exit(0) end
-          socket:connect("2c0f:30:3::10", 7000, function(failure) say(failure or "open") end)
-          timer:start(500, 0, function() say "ETIMEDOUT" end)
-          luv.run()]],
-      })).out
-    end
-    local server <close> = program.start(within("host", { -- luacheck: ignore 211
-      program.path, "-e", [[
-        local luv = require "luv"
-        local server = luv.new_tcp()
-        assert(server:bind("::", 7000))
-        server:listen(8, function() local one = luv.new_tcp() server:accept(one) end)
-        print "ready"
-        io.stdout:flush()
-        require "p2pd".sleep(60)]],
-    }))
-    server:expect "ready"
-    program.await(function()
-      return program.run(within("host", { program.path, "-e", [[print(require "p2pd.portmap".probe {
-        internal_ip = "2c0f:30:3::10", timeout = 1 }.pinhole ~= nil)]] })).out == "true\n"
-    end, 5)
-    assert.equal("ETIMEDOUT\n", dial())
-    local code = HOLD:format(cjson.encode { internal_ip = "2c0f:30:3::10", internal_port = 7000, lifetime = 2 }, 60)
-    local holder <close> = program.start(within("host", { program.path, "-e", code }))
-    holder:expect "pinhole"
-    local told = cjson.decode(holder.out)
-    assert.same({ "2c0f:30:3::10", 7000, "pinhole", 2, "six" },
-      { told.external_ip, told.external_port, told.method, told.lifetime, told.router })
-    p2pd.sleep(4)
-    assert.equal("open\n", dial())
-    holder:kill "sigterm"
-    holder:wait()
-    assert.equal("ETIMEDOUT\n", dial())
-  end))
 end)

@@ -271,3 +271,30 @@ describe("a signal", function()
     assert.are.equal(143, child:wait(4))
   end)
 end)
+
+describe("a script that leaves while handles of luv are closing", function()
+  -- What is used after it was freed then leads nowhere, every time (mallopt(3)).
+  local env = { MALLOC_PERTURB_ = "165" }
+
+  it("leaves by os.exit", function()
+    local it = program.run { program.path, "-e", [[
+      local luv = require "luv"
+      luv.new_timer():start(100000, 0, function() end)
+      luv.new_pipe(false):close()
+      os.exit(7, true)
+    ]], env = env }
+    assert.are.same({ status = 7, out = "", err = "" }, it)
+  end)
+
+  it("leaves by a signal", function()
+    local child <close> = program.start { program.path, "-e", [[
+      local handle <close> = setmetatable({}, { __close = function() require("luv").new_timer():close() end })
+      print "ready"
+      io.stdout:flush()
+      while true do end
+    ]], env = env }
+    child:expect "ready"
+    child:kill "sigint"
+    assert.are.same({ 130, "" }, { child:wait(), child.err })
+  end)
+end)

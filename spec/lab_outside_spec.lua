@@ -112,7 +112,7 @@ describe("a relay outside", function()
 end)
 
 describe("a node behind an IPv6 firewall", function()
-  -- The lab's routers have no pinholes; how they are asked for, portmap_spec sees.
+  -- The lab's routers have no pinholes; how they are asked for, portmap_pinhole_spec sees.
   test("asks its router for a pinhole, and lets it go at the end", function()
     local net <close> = assert(lab.up { a = { nat = "port-restricted/equal" }, b = { nat = "open" } })
     net:guard(function()
